@@ -1,0 +1,97 @@
+"""Flow `ingest`: a source becomes an accepted event, or a refusal with reasons."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed
+
+from flows.retrain import retrain
+from flows.support import open_workspace, show_table
+from sarflood.ingest.ingest import Ingested, Said, ingest_event
+from sarflood.ingest.track import track_event
+from sarflood.params import load_params
+from sarflood.workspace import Workspace
+
+
+@flow(name="ingest", flow_run_name="ingest {event}", validate_parameters=False)
+def ingest(
+    source: str,
+    event: str,
+    name: str | None = None,
+    acquired: dt.date | None = None,
+    region: str | None = None,
+    hold_out: bool = False,
+    retrain_after: bool = False,
+    workspace: str | None = None,
+) -> State[dict[str, Any]]:
+    """Read, validate and keep an event; with `retrain_after`, its arrival starts a retraining."""
+    place = open_workspace(workspace)
+    said = Said(name=name, acquired=acquired, region=region, hold_out=hold_out)
+    done = take_in(place, Path(source), event, said)
+    changed = track(place, done)
+    outcome: dict[str, Any] = {
+        "event": event,
+        "layout": done.layout,
+        "accepted": done.accepted,
+        "refused": done.refused,
+        "empty": done.empty,
+        "changed": changed,
+    }
+    if retrain_after:
+        outcome["retrain"] = retrain(event=event, workspace=str(place.root))
+    state = "Accepted" if changed else "Nothing new"
+    return Completed(name=state, message=_sentence(done), data=outcome)
+
+
+@task(task_run_name="read and validate {event}", persist_result=False)
+def take_in(workspace: Workspace, source: Path, event: str, said: Said) -> Ingested:
+    """Read the source patch by patch and judge it; leaves the validation table."""
+    logger = get_run_logger()
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % max(1, total // 10) == 0:
+            logger.info("%s: %d of %d items read", event, done, total)
+
+    params = load_params(workspace.params).validation
+    done = ingest_event(workspace, source, event, said, params, progress)
+    rows = [
+        {
+            "expectation": item.name,
+            "group": item.group,
+            "severity": item.severity,
+            "passed": item.success,
+            "patches that fail": item.unexpected_count,
+        }
+        for item in done.verdict.expectations
+    ]
+    show_table(f"validation-{event}", rows, _sentence(done))
+    return done
+
+
+@task(task_run_name="track", persist_result=False)
+def track(workspace: Workspace, done: Ingested) -> bool:
+    """Hand the event to DVC and git, and tell Prefect of it; say whether that was new."""
+    event = done.event.id
+    new = track_event(workspace, event, f"Ingest event {event}: {done.accepted} patches")
+    if new:
+        emit_event(
+            event="sarflood.event.ingested",
+            resource={"prefect.resource.id": f"sarflood.event.{event}", "event_id": event},
+            payload={"accepted": done.accepted, "refused": done.refused},
+        )
+    return new
+
+
+def _sentence(done: Ingested) -> str:
+    text = f"{done.event.id} ({done.layout}): {done.accepted} patches accepted"
+    if done.refused:
+        text += f", {done.refused} in quarantine"
+    if done.empty:
+        text += f", {done.empty} without data left out"
+    return text

@@ -1,0 +1,241 @@
+"""One page for a person: how good the model is, where it fails, and what it was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sarflood.evaluation import figures
+from sarflood.evaluation.evaluate import Evaluation
+from sarflood.evaluation.examples import WORTH_SHOWING, best_median_worst
+from sarflood.evaluation.inputs import backscatter, model_bands
+from sarflood.evaluation.markup import images, legend, note, page, section, table, tile
+from sarflood.files import write_text
+from sarflood.model.package import FloodModel, ModelManifest
+from sarflood.patches.store import EventPatches
+
+BASELINES = (("Otsu", "otsu_"), ("Fitted", "fitted_threshold_"))  # names, prefixes of the figures
+
+
+def write_report(
+    path: Path,
+    *,
+    manifest: ModelManifest,
+    evaluation: Evaluation,
+    training: pd.DataFrame,
+    events: list[EventPatches],
+    model: FloodModel,
+    gate: dict[str, Any] | None,
+) -> None:
+    """Write `report.html`, which loads nothing and so can be read anywhere.
+
+    Args:
+        path: Where to write.
+        manifest: The model's manifest.
+        evaluation: What `evaluate` found.
+        training: A row an epoch with `epoch`, `seconds`, `train_loss`, `val_iou`, `learning_rate`.
+        events: The events that the model was evaluated on.
+        model: The model, which answers the patches that are shown.
+        gate: `metrics/gate.json`; None where the gate has not judged yet.
+    """
+    test = evaluation.metrics["test"]
+    body = [
+        _head(manifest, test, len(evaluation.metrics["events"])),
+        *([_gate(gate)] if gate is not None else []),
+        _figures(evaluation.metrics, events),
+        '<div class="pair">',
+        _training(training),
+        _precision_recall(evaluation, test),
+        "</div>",
+        _confusion(evaluation.patches),
+        _patches(evaluation.patches, events, model),
+        _provenance(manifest, events),
+    ]
+    write_text(path, page("Flood model: evaluation", body))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _head(manifest: ModelManifest, test: dict[str, Any], events: int) -> str:
+    tiles = "".join(
+        tile(
+            f"{label} of wet pixels",
+            _number(test[key]),
+            " · ".join(f"{name} {_number(test[prefix + key])}" for name, prefix in BASELINES),
+        )
+        for label, key in (
+            ("IoU", "iou"),
+            ("F1", "f1"),
+            ("Precision", "precision"),
+            ("Recall", "recall"),
+        )
+    )
+    made = f"{manifest.created:%Y-%m-%d %H:%M} UTC from commit {manifest.commit[:12]}"
+    of = "one event" if events == 1 else f"{events} events"
+    scored = f"{test['patches']} test patches of {of}, {test['pixels']:,} labelled pixels"
+    return (
+        "<header><h1>Flood model: evaluation</h1>"
+        f"<p>Made {made}. Scored on {scored}, none of which was used in training.</p></header>"
+        f'<div class="tiles">{tiles}</div>'
+    )
+
+
+def _gate(gate: dict[str, Any]) -> str:
+    rows = [
+        (
+            check["name"],
+            _number(check["observed"]),
+            _number(check["threshold"]),
+            "passed" if check["passed"] else "refused",
+        )
+        for check in gate["checks"]
+    ]
+    word = "passed" if gate["passed"] else "refused"
+    checks = table(("Check", "Observed", "At least", ""), rows)
+    return section(f"Gate: {word}", checks, kind=word)
+
+
+def _figures(metrics: dict[str, Any], events: list[EventPatches]) -> str:
+    names = {opened.event.id: opened.event.name for opened in events}
+    rows = [("All test patches", metrics["test"])]
+    rows += [
+        (f"{event} ({names.get(event, 'unknown')})", row)
+        for event, row in metrics["events"].items()
+    ]
+    header = ("", "Patches", "Wet", "IoU", "F1", "Precision", "Recall", "Mean IoU")
+    baselines = tuple(f"{name} {figure}" for name, _ in BASELINES for figure in ("IoU", "F1"))
+    cells = [
+        (
+            name,
+            str(row["patches"]),
+            _percent(row["wet_share"]),
+            *(_number(row[key]) for key in ("iou", "f1", "precision", "recall", "mean_iou")),
+            *(_number(row[prefix + key]) for _, prefix in BASELINES for key in ("iou", "f1")),
+        )
+        for name, row in rows
+    ]
+    explained = note(
+        "Counts are pooled over pixels; mean IoU is that of wet and of dry pixels. Otsu: a "
+        "threshold for each patch, on VV. Fitted: one threshold, "
+        f"{metrics['fitted_threshold']:.2f}, on the 5×5 mean of VV, the best one on the training "
+        "patches. A dash stands where a figure has no denominator."
+    )
+    return section(
+        "The model beside two thresholds",
+        table((*header, *baselines), cells, kind="pooled"),
+        explained,
+    )
+
+
+def _training(training: pd.DataFrame) -> str:
+    minutes = training["seconds"].max() / 60
+    rate = training["learning_rate"].max()
+    caption = f"{len(training)} epochs in {minutes:.1f} minutes; learning rate up to {rate:.2g}."
+    curves = (figures.training_curves(training), "Training loss and validation IoU by epoch")
+    return section("Training", images([curves], caption))
+
+
+def _precision_recall(evaluation: Evaluation, test: dict[str, Any]) -> str:
+    curve = figures.precision_recall_curve(
+        evaluation.precision_recall,
+        precision=test["precision"],
+        recall=test["recall"],
+        threshold=test["threshold"],
+    )
+    caption = "The threshold was chosen on validation patches."
+    return section(
+        "Precision and recall", images([(curve, "Precision over recall, test pixels")], caption)
+    )
+
+
+def _confusion(patches: pd.DataFrame) -> str:
+    tp, fp, fn, tn = (int(patches[name].sum()) for name in ("tp", "fp", "fn", "tn"))
+    rows = [
+        ("truly wet", *_with_share((tp, fn)), f"{tp + fn:,}"),
+        ("truly dry", *_with_share((fp, tn)), f"{fp + tn:,}"),
+    ]
+    return section(
+        "Confusion matrix, test pixels",
+        table(("", "called wet", "called dry", "pixels"), rows),
+        note("Shares are of the truly wet, and of the truly dry pixels."),
+    )
+
+
+def _with_share(counts: tuple[int, int]) -> list[str]:
+    whole = sum(counts)
+    return [f"{count:,} ({_percent(count / whole if whole else None)})" for count in counts]
+
+
+def _patches(patches: pd.DataFrame, events: list[EventPatches], model: FloodModel) -> str:
+    by_id = {opened.event.id: opened for opened in events}
+    shown = []
+    for row in best_median_worst(patches).to_dict("records"):
+        opened, position = by_id[row["event"]], int(row["position"])
+        shown.append(
+            images(
+                _panel(opened, position, model),
+                f"{row['place']}: {row['id']}, IoU {row['iou']:.3f}; {row['tp']:,} hits, "
+                f"{row['fp']:,} false alarms, {row['fn']:,} misses",
+            )
+        )
+    colours = [(name, figures.COLOURS[name]) for name in figures.COLOURS]
+    explained = note(
+        "Radar (VV), truth, and prediction. Chosen by IoU among the patches of which at least "
+        f"{_percent(WORTH_SHOWING)} is wet or was called wet."
+    )
+    return section(
+        "Best, median and worst test patches", legend(colours), *shown, explained, kind="patches"
+    )
+
+
+def _panel(opened: EventPatches, position: int, model: FloodModel) -> list[tuple[str, str]]:
+    bands = model_bands(opened, model.manifest)
+    image = opened.images[position : position + 1, bands]
+    predicted = model.masks(model.probabilities(image))[0]
+    panel = [(figures.radar_image(backscatter(opened, position)), "radar, VV")]
+    if opened.masks is not None:
+        truth = opened.masks[position]
+        panel.append((figures.truth_image(truth), "truth"))
+        panel.append((figures.verdict_image(predicted, truth), "prediction"))
+    return panel
+
+
+def _provenance(manifest: ModelManifest, events: list[EventPatches]) -> str:
+    by_id = {opened.event.id: opened.event for opened in events}
+    rows = []
+    for item in manifest.trained_on:
+        event = by_id.get(item.event)
+        rows.append(
+            (
+                item.event,
+                event.name if event else "–",
+                f"{event.acquired or '–'}" if event else "–",
+                event.region or "–" if event else "–",
+                item.index_sha256,
+            )
+        )
+    normalisation = ", ".join(
+        f"{band} {mean:.2f} ± {std:.2f}"
+        for band, mean, std in zip(manifest.bands, manifest.mean, manifest.std, strict=True)
+    )
+    facts = [
+        ("network", f"U-Net, width {manifest.width}, depth {manifest.depth}"),
+        ("input", f"{', '.join(manifest.bands)} in {manifest.units}; {normalisation}"),
+        ("answers", f"{manifest.label}, where the probability is {manifest.threshold:.3f} or more"),
+        ("commit", manifest.commit),
+        ("params.yaml", f"sha256 {manifest.params_sha256}"),
+        ("sarflood", manifest.sarflood),
+    ]
+    return section(
+        "What it was made of",
+        table(("Event", "Name", "Acquired", "Region", "Index sha256"), rows, kind="plain"),
+        table(("", ""), facts, kind="plain"),
+    )

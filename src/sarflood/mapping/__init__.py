@@ -1,0 +1,1 @@
+"""Flood maps of patches and of whole scenes: tiles, blending, files."""

@@ -1,0 +1,27 @@
+"""Masks of separate patches, in batches."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarflood.model.package import FloodModel
+
+_BATCH = 16
+
+
+def map_patches(model: FloodModel, images: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Answer patches by the model.
+
+    Args:
+        model: The model.
+        images: (N, C, H, W) in the model's bands and units; NaN is no data.
+
+    Returns:
+        (N, H, W) uint8 masks: 0 dry, 1 wet, 255 no data.
+    """
+    masks = np.empty((images.shape[0], *images.shape[2:]), np.uint8)
+    for start in range(0, len(images), _BATCH):
+        batch = slice(start, start + _BATCH)
+        masks[batch] = model.masks(model.probabilities(images[batch]))
+    return masks

@@ -1,0 +1,89 @@
+"""What the numbers of a scene mean, told by their type and values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from sarflood.errors import InputError
+from sarflood.mapping.tiles import spans
+from sarflood.raster.safe import read_bands
+
+ScaleUnits = Literal["db", "linear", "uint8"]
+
+_SPOKEN = {
+    "db": "backscatter in dB",
+    "linear": "linear backscatter",
+    "uint8": "8-bit grey levels (uint8)",
+}
+# Medians of Sentinel-1 backscatter lie well inside: calm water -25 dB, cities -5 dB.
+_DB_MEDIAN = (-45.0, 0.0)
+_LINEAR_MEDIAN = (1e-5, 10.0)
+_SAMPLED_TILES = 16
+
+
+def fitting_units(
+    path: Path, dataset: DatasetReader, indexes: list[int], needed: str
+) -> ScaleUnits:
+    """Tell the units of a file's bands, which must be, or become by a logarithm, those needed.
+
+    Args:
+        path: The file, for messages.
+        dataset: The open file.
+        indexes: The 1-based indexes of its bands that are used.
+        needed: The model's units, `db` or `uint8`.
+
+    Raises:
+        InputError: There is no data, the values are no backscatter, or cannot be converted.
+    """
+    units = _units(path, dataset, indexes)
+    if (units == "uint8") != (needed == "uint8"):
+        raise InputError(
+            f"{path}: pixels are {_SPOKEN[units]}; the model needs {_SPOKEN[needed]}, and one "
+            "cannot be turned into the other"
+        )
+    return units
+
+
+def _units(path: Path, dataset: DatasetReader, indexes: list[int]) -> ScaleUnits:
+    dtypes = {dataset.dtypes[index - 1] for index in indexes}
+    values = _sample(dataset, indexes)
+    if not values.size:
+        raise InputError(f"{path}: no pixel with data")
+    if dtypes == {"uint8"}:
+        return "uint8"
+    inside = values[values != 0]  # many processors fill the swath's edge with 0
+    median = float(np.median(inside)) if inside.size else 0.0
+    if dtypes <= {"float32", "float64"}:
+        # Power has a median above 0 even where noise removal made single pixels negative.
+        units: ScaleUnits = "db" if median < 0 else "linear"
+        low, high = _DB_MEDIAN if units == "db" else _LINEAR_MEDIAN
+        if low <= median <= high:
+            return units
+    raise InputError(
+        f"{path}: {', '.join(sorted(dtypes))} pixels with a median of {median:.4g} are neither dB "
+        "(about -30 to 0) nor linear power (about 0.001 to 1) nor uint8; calibrate the scene to "
+        "sigma0 or gamma0"
+    )
+
+
+def _sample(dataset: DatasetReader, indexes: list[int]) -> NDArray[np.float32]:
+    """Return valid values of up to 16 tiles, spread over the file and always the same."""
+    windows = [
+        Window.from_slices(rows, cols)
+        for rows in spans(dataset.height)
+        for cols in spans(dataset.width)
+    ]
+    taken: list[NDArray[np.float32]] = []
+    for number in np.random.default_rng(0).permutation(len(windows)):
+        values = read_bands(dataset, windows[number], indexes)[:, ::4, ::4]
+        if np.isfinite(values).any():
+            taken.append(values[np.isfinite(values)])
+        if len(taken) == _SAMPLED_TILES:
+            break
+    return np.concatenate([np.empty(0, np.float32), *taken])

@@ -1,0 +1,1 @@
+"""The U-Net, the losses, and the saved model package."""

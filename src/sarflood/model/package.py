@@ -1,0 +1,144 @@
+"""The saved model package: `weights.safetensors` and `model.json`. No pickle anywhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sarflood.errors import InputError
+from sarflood.files import replacing, write_text
+from sarflood.model.unet import UNet, channels_last
+
+WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TrainedOn(_Closed):
+    """One event that the model was trained on, by the hash of its index (which has all hashes)."""
+
+    event: str
+    index_sha256: str
+
+
+class ModelManifest(_Closed):
+    """`model.json`: all that is needed to use the weights, and what they were made of."""
+
+    bands: tuple[str, ...]
+    units: str
+    label: str
+    width: int
+    depth: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
+    trained_on: tuple[TrainedOn, ...]
+    params_sha256: str
+    commit: str
+    sarflood: str
+    created: dt.datetime
+
+    @model_validator(mode="after")
+    def _a_number_a_band(self) -> Self:
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError("mean and std need one number for each band")
+        return self
+
+
+@dataclass
+class FloodModel:
+    """A network with its manifest, ready to answer."""
+
+    manifest: ModelManifest
+    network: UNet
+
+    def normalise(self, images: NDArray[np.floating]) -> Tensor:
+        """Return the network's input for (N, C, H, W) images in the model's units, NaN no data."""
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1)
+            for values in (self.manifest.mean, self.manifest.std)
+        )
+        return normalise(torch.tensor(images), mean, std)
+
+    def probabilities(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the probability of "wet" for images in the model's bands and units.
+
+        Args:
+            images: (N, C, H, W); NaN is no data.
+
+        Returns:
+            (N, H, W) float32; NaN where any band has no data.
+        """
+        with torch.inference_mode():
+            logits = self.network(self.normalise(images))
+            result: NDArray[np.float32] = torch.sigmoid(logits).numpy()
+        result[~np.isfinite(images).all(axis=1)] = np.nan
+        return result
+
+    def masks(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Turn probabilities into masks by the calibrated threshold: 0 dry, 1 wet, 255 no data."""
+        wet = probabilities >= self.manifest.threshold
+        return np.where(np.isnan(probabilities), 255, wet).astype(np.uint8)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Turn values in the model's units into the network's input.
+
+    Each band gets the mean 0 and the standard deviation 1 of the training split; what has no data
+    becomes 0, the mean. Training and every use of the model go through here.
+
+    Args:
+        images: (N, C, H, W), NaN no data; left as it is.
+        mean: (1, C, 1, 1), on the same device.
+        std: As `mean`.
+
+    Returns:
+        (N, C, H, W) float32, channels last in memory.
+    """
+    inputs = images.float().sub(mean).div_(std).nan_to_num_(nan=0.0)
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def save_model(model: FloodModel, folder: Path) -> None:
+    """Write the package into `folder`, each file whole or not at all."""
+    state = {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    write_text(folder / MANIFEST, model.manifest.model_dump_json(indent=2) + "\n")
+
+
+def load_manifest(folder: Path) -> ModelManifest:
+    """Read `model.json` of a package."""
+    path = folder / MANIFEST
+    try:
+        return ModelManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise InputError(f"{path}: not a model manifest: {error}") from error
+
+
+def load_model(folder: Path) -> FloodModel:
+    """Load a package for inference.
+
+    Raises:
+        InputError: A file is missing or damaged, or the weights do not fit the manifest.
+    """
+    manifest = load_manifest(folder)
+    network = UNet(len(manifest.bands), manifest.width, manifest.depth)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{folder / WEIGHTS}: not the weights of {MANIFEST}: {error}") from error
+    network.eval()
+    return FloodModel(manifest, channels_last(network))

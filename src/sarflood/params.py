@@ -1,0 +1,180 @@
+"""`params.yaml` as typed, closed models: the one place that knows every setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sarflood.errors import InputError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, le=100.0)]
+LossName = Literal["cross_entropy", "weighted_cross_entropy", "dice", "iou", "focal", "tversky"]
+
+
+class Closed(BaseModel):
+    """A model that refuses unknown keys, NaN, and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class ValidationParams(Closed):
+    """What the expectations on the per-patch statistics allow."""
+
+    max_bad_share: Share
+    min_valid_share: Share
+    max_constant_share: Share
+    db_range: tuple[float, float]
+    min_std_db: Annotated[float, Field(ge=0.0, le=20.0)]
+    min_std_uint8: Annotated[float, Field(ge=0.0, le=128.0)]
+    max_wet_brighter_share: Share
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, values: Any) -> Any:
+        """YAML has lists where the model has a pair."""
+        if isinstance(values, dict) and isinstance(values.get("db_range"), list):
+            return {**values, "db_range": tuple(float(end) for end in values["db_range"])}
+        return values
+
+
+class SplitParams(Closed):
+    """How much of each event is set apart, and how far apart."""
+
+    val_share: Annotated[float, Field(gt=0.0, le=0.4)]
+    test_share: Annotated[float, Field(gt=0.0, le=0.4)]
+    guard_patches: Annotated[int, Field(ge=0, le=8)]
+
+
+class ModelParams(Closed):
+    """The U-Net's size."""
+
+    width: Annotated[int, Field(ge=2, le=128)]
+    depth: Annotated[int, Field(ge=1, le=6)]
+
+
+class TrainParams(Closed):
+    """Optimisation: ends at `epochs` or at `max_minutes`, whichever comes first."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    max_minutes: Annotated[float, Field(gt=0.0, le=100_000.0)]
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    crop: Annotated[int, Field(ge=32, le=256)]
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class LossParams(Closed):
+    """The loss: a weighted sum of terms, and the constants of the terms that have one."""
+
+    terms: Annotated[dict[LossName, Weight], Field(min_length=1)]
+    positive_weight: Annotated[float, Field(gt=0.0, le=1000.0)]
+    focal_gamma: Annotated[float, Field(ge=0.0, le=10.0)]
+    tversky_alpha: Share
+    tversky_beta: Share
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> LossParams:
+        if not sum(self.terms.values()) > 0:
+            raise ValueError("at least one term needs a weight above 0")
+        return self
+
+
+class GateParams(Closed):
+    """What a candidate must reach to be promoted."""
+
+    min_iou: Share
+    min_event_iou: Share
+    max_dry_false_alarms: Share
+    max_champion_drop: Share
+
+
+class ServingParams(Closed):
+    """Limits of the service and of the check that a new bundle must pass."""
+
+    max_megabytes: Annotated[int, Field(ge=1, le=4096)]
+    max_megapixels: Annotated[int, Field(ge=1, le=4096)]
+    ready_within_s: Annotated[float, Field(gt=0.0, le=600.0)]
+
+
+class Params(Closed):
+    """All of `params.yaml`."""
+
+    validation: ValidationParams
+    split: SplitParams
+    model: ModelParams
+    train: TrainParams
+    loss: LossParams
+    gate: GateParams
+    serving: ServingParams
+
+
+def load_params(path: Path) -> Params:
+    """Read `params.yaml`.
+
+    Raises:
+        InputError: Names the file, each wrong key with its value, and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML: {error}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        wrong = "\n".join(f"  {_explain(item)}" for item in error.errors())
+        raise InputError(f"{path}: {error.error_count()} setting(s) to mend:\n{wrong}") from error
+
+
+def _explain(item: Any) -> str:
+    """Say one error of pydantic as `key = value: what is allowed`."""
+    location = [str(part) for part in item["loc"] if part != "[key]"]
+    key = ".".join(location) or "the whole file"
+    if item["type"] == "extra_forbidden":
+        known = _keys_of(location[:-1])
+        return f"{key}: unknown key; known here: {', '.join(known)}"
+    if item["type"] == "missing":
+        return f"{key}: missing; allowed: {_allowed(location)}"
+    if item["type"] == "literal_error" and "[key]" in map(str, item["loc"]):
+        return f"{key}: unknown; allowed: {', '.join(get_args(LossName))}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{key} = {item['input']!r}: {reason}; allowed: {_allowed(location)}"
+
+
+def _model_at(location: list[str]) -> type[BaseModel] | None:
+    model: type[BaseModel] = Params
+    for part in location:
+        field = model.model_fields.get(part)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return None
+        model = inner
+    return model
+
+
+def _keys_of(location: list[str]) -> list[str]:
+    model = _model_at(location)
+    return list(model.model_fields) if model else []
+
+
+def _allowed(location: list[str]) -> str:
+    """Describe the range of a setting, such as `a number, 0 to 1`."""
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(location[-1]) if model and location else None
+    if field is None:
+        return "weights from 0 to 100" if "terms" in location else "a mapping of settings"
+    if _model_at(location):
+        return f"a mapping with {', '.join(_keys_of(location))}"
+    schema = model.model_json_schema()["properties"][location[-1]] if model else {}
+    kind = {"integer": "a whole number", "number": "a number"}.get(str(schema.get("type")))
+    if kind is None:
+        return {"tuple": "two numbers, low and high"}.get(
+            "tuple" if schema.get("type") == "array" else "", "a mapping of settings"
+        )
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    above = "above " if "exclusiveMinimum" in schema else ""
+    return f"{kind}, {above}{low} to {schema.get('maximum')}"

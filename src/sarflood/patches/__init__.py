@@ -1,0 +1,1 @@
+"""The patch store, its statistics, leak-free splits, the loader and augmentation."""

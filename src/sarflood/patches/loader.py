@@ -1,0 +1,111 @@
+"""Batches for training: random crops of the patches, augmented alike in image and mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from sarflood.patches.store import EventPatches
+from sarflood.sources.reader import PATCH
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LabelledPatches:
+    """The labelled patches of one part of the split, over all events.
+
+    Attributes:
+        images: (N, C, 256, 256) float16, in the events' units; NaN no data.
+        masks: (N, 256, 256) uint8; 0 dry, 1 wet, 255 unknown.
+    """
+
+    images: NDArray[np.float16]
+    masks: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+def take(events: list[EventPatches], split: pd.DataFrame, part: str) -> LabelledPatches:
+    """Copy the patches of `part` (`train`, `val` or `test`) into memory, in a fixed order."""
+    chosen = set(split.loc[split["split"] == part, "id"])
+    images, masks = [], []
+    for patches in events:
+        rows = np.flatnonzero(patches.index["id"].isin(chosen))
+        if rows.size and patches.masks is not None:
+            images.append(patches.images[rows])
+            masks.append(patches.masks[rows])
+    if not images:
+        bands = len(events[0].event.bands) if events else 0
+        return LabelledPatches(
+            np.empty((0, bands, PATCH, PATCH), np.float16), np.empty((0, PATCH, PATCH), np.uint8)
+        )
+    return LabelledPatches(np.concatenate(images), np.concatenate(masks))
+
+
+def band_statistics(patches: LabelledPatches) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation of each band over all pixels with data."""
+    count, total, square = (np.zeros(patches.images.shape[1]) for _ in range(3))
+    for image in patches.images:
+        values = image.astype(np.float64)
+        finite = np.isfinite(values)
+        values[~finite] = 0.0
+        count += finite.sum(axis=(1, 2))
+        total += values.sum(axis=(1, 2))
+        square += (values**2).sum(axis=(1, 2))
+    mean = total / np.maximum(count, 1)
+    std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 1e-12))
+    return tuple(map(float, mean)), tuple(map(float, std))
+
+
+class CropLoader:
+    """Random crops, flipped and turned: an epoch shows as many pixels as the patches have.
+
+    Args:
+        patches: What to crop from.
+        batch_size: Crops a batch.
+        crop: Edge of a crop in pixels.
+        seed: The same seed gives the same batches in every epoch of the same number.
+
+    Yields (N, C, crop, crop) float16 images with NaN and (N, crop, crop) uint8 masks.
+    """
+
+    def __init__(self, patches: LabelledPatches, *, batch_size: int, crop: int, seed: int) -> None:
+        self._patches, self._batch_size, self._crop = patches, batch_size, crop
+        self._seed, self._epoch = seed, 0
+        self._crops = len(patches) * (PATCH // crop) ** 2
+
+    def __len__(self) -> int:
+        return math.ceil(self._crops / self._batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose crops come next, so that a resumed training sees the same."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        random = np.random.default_rng((self._seed, self._epoch))
+        repeats = self._crops // len(self._patches)
+        order = random.permutation(np.tile(np.arange(len(self._patches)), repeats))
+        for start in range(0, len(order), self._batch_size):
+            pairs = [
+                self._crop_of(item, random) for item in order[start : start + self._batch_size]
+            ]
+            images, masks = zip(*pairs, strict=True)
+            yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+
+    def _crop_of(
+        self, item: int, random: np.random.Generator
+    ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        top, left = random.integers(0, PATCH - self._crop + 1, 2)
+        window = (slice(top, top + self._crop), slice(left, left + self._crop))
+        image, mask = self._patches.images[item][:, *window], self._patches.masks[item][window]
+        turns, flip = int(random.integers(4)), random.integers(2)
+        image, mask = np.rot90(image, turns, axes=(1, 2)), np.rot90(mask, turns)
+        return (image[:, :, ::-1], mask[:, ::-1]) if flip else (image, mask)

@@ -1,0 +1,1 @@
+"""The gate, the registry, the model card, and promotion."""

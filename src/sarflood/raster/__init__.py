@@ -1,0 +1,1 @@
+"""Rasters: safe opening, windows, dB, COG writing, polygons and areas."""

@@ -1,0 +1,93 @@
+"""Opening rasters that come from outside: checked before a pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from sarflood.errors import InputError
+
+# The first bytes of the only formats that are opened, and the one GDAL driver each is opened with.
+_MAGIC = {
+    b"II*\x00": "GTiff",
+    b"MM\x00*": "GTiff",
+    b"II+\x00": "GTiff",  # BigTIFF
+    b"MM\x00+": "GTiff",
+    b"\x89PNG": "PNG",
+}
+_GDAL = {
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side-car files: the file speaks for itself
+    "GDAL_PAM_ENABLED": "NO",
+}
+_DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
+MAX_MEGAPIXELS = 4_000
+MAX_BANDS = 16
+
+
+@contextmanager
+def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF or PNG for reading, with the one driver that its first bytes call for.
+
+    Raises:
+        InputError: No such file, another format, a header that promises more than
+            `max_megapixels` or than 16 bands, or pixels that are no real numbers.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    driver = _MAGIC.get(magic)
+    if driver is None:
+        raise InputError(f"{path}: neither GeoTIFF nor PNG (first bytes {magic!r})")
+    with rasterio.Env(**_GDAL):
+        try:
+            dataset = rasterio.open(path.resolve(), driver=driver)
+        except RasterioError as error:
+            raise InputError(f"{path}: not a readable {driver}: {error}") from error
+        with dataset:
+            _check_header(path, dataset, max_megapixels)
+            yield dataset
+
+
+def _check_header(path: Path, dataset: DatasetReader, max_megapixels: int) -> None:
+    megapixels = dataset.width * dataset.height / 1e6
+    if megapixels > max_megapixels:
+        raise InputError(
+            f"{path}: {dataset.width}×{dataset.height} pixels; at most {max_megapixels} megapixels"
+        )
+    if dataset.count > MAX_BANDS:
+        raise InputError(f"{path}: {dataset.count} bands; at most {MAX_BANDS}")
+    odd = set(dataset.dtypes) - _DTYPES
+    if odd:
+        raise InputError(f"{path}: pixels of type {', '.join(sorted(odd))}; need real numbers")
+
+
+def read_bands(
+    dataset: DatasetReader, window: Window | None = None, bands: list[int] | None = None
+) -> NDArray[np.float32]:
+    """Read a window as (C, H, W) float32, with NaN where a band has no data.
+
+    No data is what is not finite, what the file's nodata tag says, and what its mask band hides.
+
+    Raises:
+        InputError: The pixels cannot be decoded (a truncated or damaged file).
+    """
+    indexes = bands or list(dataset.indexes)
+    try:
+        values = dataset.read(indexes, window=window, masked=True)
+    except RasterioError as error:
+        raise InputError(f"{dataset.name}: damaged or truncated: {error}") from error
+    image: NDArray[np.float32] = values.filled(np.nan) if values.dtype.kind == "f" else values.data
+    image = image.astype(np.float32)
+    image[np.ma.getmaskarray(values) | ~np.isfinite(image)] = np.nan
+    return image

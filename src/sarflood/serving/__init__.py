@@ -1,0 +1,1 @@
+"""The service, its uploads, and the bundles that it is shipped in."""

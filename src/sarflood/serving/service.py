@@ -1,0 +1,33 @@
+"""The BentoML service: the HTTP interface with health checks, metrics and start-up check."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import bentoml
+import torch
+
+from sarflood.errors import SarfloodError
+from sarflood.serving.app import create_api
+from sarflood.serving.recorded import REFUSES
+from sarflood.serving.served import Served, load_served
+
+# A bundle has the model package beside its own copy of this code.
+_PACKAGE = Path(__file__).resolve().parents[2] / "package"
+
+_loaded: list[Served] = []
+_api = create_api(lambda: _loaded[0])
+
+
+@bentoml.service(workers=1, traffic={"timeout": 3600, "max_concurrency": 16})
+@bentoml.asgi_app(_api)
+class FloodService:
+    """Maps floods in Sentinel-1 scenes; ready once it answered its recorded patches."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        try:
+            _loaded[:] = [load_served(_PACKAGE)]
+        except SarfloodError as error:
+            raise SarfloodError(f"{REFUSES}: {error}") from error

@@ -1,0 +1,113 @@
+"""ETCI 2021: tiles of the flood detection competition of NASA IMPACT and IEEE GRSS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarflood.raster.safe import read_bands
+from sarflood.sources.event import Origin
+from sarflood.sources.pairing import Place, admit, list_folders, list_rasters, pair_files
+from sarflood.sources.pixels import check_pixels, open_source, read_mask
+from sarflood.sources.reader import DRY, PATCH, UNKNOWN, WET, BadSourceError, Facts, Item, RawPatch
+
+_MASK = "flood_label"
+_NAME = re.compile(r"(?P<scene>.+)_x-(?P<row>\d{1,6})_y-(?P<col>\d{1,6})(?:_(?P<band>vv|vh))?\.png")
+_BANDS = {"vv": "vv/<scene>_x-R_y-C_vv.png", "vh": "vh/<scene>_x-R_y-C_vh.png"}
+_ROLES = {**_BANDS, _MASK: f"{_MASK}/<scene>_x-R_y-C.png"}
+_NO_DATA = 255
+_MEANING = {0: DRY, 255: WET}
+
+
+class EtciReader:
+    """8-bit RGB PNG tiles with three equal channels, in a folder for each band and the mask.
+
+    In the names x is the row and y the column of a gap-free grid, one grid a scene.
+    """
+
+    layout = "etci2021"
+    looks_for = (
+        "tiles/vv, tiles/vh and tiles/flood_label with <scene>_x-R_y-C_vv.png, …_vh.png and "
+        "<scene>_x-R_y-C.png: the tiles folder, a scene's folder or a folder of scenes"
+    )
+
+    def recognises(self, root: Path) -> bool:
+        """Say whether a file in a band's folder has a name of this layout."""
+        return any(_place(path) for path in _files(root))
+
+    def facts(self, root: Path) -> Facts:
+        """Say what ETCI 2021 is; without any flood label it is unlabelled."""
+        origin = Origin(name="ETCI 2021", url="https://nasa-impact.github.io/etci2021/")
+        # `flood_label` includes most permanent water, whatever its name says.
+        return Facts(("vv", "vh"), "uint8", "water" if _labelled(root) else None, origin)
+
+    def items(self, root: Path) -> Iterator[Item]:
+        """List the tiles, scene by scene, row by row."""
+        return pair_files(root, _files(root), _place, _ROLES if _labelled(root) else _BANDS)
+
+    def read(self, item: Item) -> Iterator[RawPatch]:
+        """Read a tile; see `Reader.read`."""
+        admit(item)
+        vv, vh, *masks = item.files
+        image = np.stack([_read_channel(vv), _read_channel(vh)])
+        outside = (image == _NO_DATA).all(axis=0)
+        image[:, outside] = np.nan
+        mask = None
+        for path in masks:
+            _read_channel(path)
+            with open_source(path) as dataset:
+                mask = read_mask(path, dataset, _MEANING)
+                mask[outside] = UNKNOWN
+        match = _NAME.fullmatch(vv.name)
+        if match is None:
+            raise BadSourceError(f"{vv}: no name of this layout ({_BANDS['vv']})")
+        row, col = int(match["row"]), int(match["col"])
+        yield RawPatch(item.name, image, mask, match["scene"], row, col)
+
+
+def _read_channel(path: Path) -> NDArray[np.float32]:
+    """Read a tile's grey values as (256, 256) float32; its three channels must be equal."""
+    with open_source(path) as dataset:
+        check_pixels(path, dataset, bands=3, dtypes=("uint8",))
+        if dataset.shape != (PATCH, PATCH):
+            raise BadSourceError(
+                f"{path}: {dataset.height}×{dataset.width} pixels; tiles are {PATCH}×{PATCH}"
+            )
+        channels = read_bands(dataset)
+    if not (channels == channels[0]).all():
+        raise BadSourceError(f"{path}: coloured; the three channels of a tile are equal")
+    grey: NDArray[np.float32] = channels[0]
+    return grey
+
+
+def _tile_folders(root: Path) -> list[Path]:
+    """Return the folders that hold vv, vh or flood_label: `root`, or below it as published."""
+    scenes = [root, *list_folders(root)]
+    candidates = [folder for scene in scenes for folder in (scene, scene / "tiles")]
+    return [
+        folder
+        for folder in dict.fromkeys(candidates)
+        if any((folder / role).is_dir() for role in _ROLES)
+    ]
+
+
+def _files(root: Path) -> list[Path]:
+    folders = (tiles / role for tiles in _tile_folders(root) for role in _ROLES)
+    return [path for folder in folders for path in list_rasters(folder)]
+
+
+def _place(path: Path) -> Place | None:
+    match = _NAME.fullmatch(path.name)
+    role = path.parent.name
+    if match is None or (match["band"] or _MASK) != role:
+        return None
+    scene, row, col = match["scene"], int(match["row"]), int(match["col"])
+    return Place((scene, row, col), f"{scene}_x-{row}_y-{col}", role)
+
+
+def _labelled(root: Path) -> bool:
+    return any(path.parent.name == _MASK for path in _files(root) if _place(path))

@@ -1,0 +1,82 @@
+"""The event manifest, `event.yaml`: what an event is, in which bands and units."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sarflood.errors import InputError
+from sarflood.files import write_text
+
+Band = Literal["vv", "vh", "vv_pre", "vh_pre"]
+Units = Literal["db", "linear", "uint8"]
+Label = Literal["water", "flood"]
+
+ID_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Origin(_Closed):
+    """Who published the data, where, and under which licence (as far as it is known)."""
+
+    name: str
+    url: str | None = None
+    licence: str | None = None
+
+
+class Event(_Closed):
+    """One flood event, as `event.yaml` holds it; `units` are those of the stored patches."""
+
+    id: Annotated[str, Field(pattern=ID_PATTERN)]
+    name: str
+    acquired: dt.date | None = None
+    region: str | None = None
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+    units: Units
+    label: Label | None
+    source: Origin
+    hold_out: bool = False
+
+    @model_validator(mode="after")
+    def _bands_once(self) -> Self:
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"a band stands twice in {self.bands}")
+        return self
+
+    def write(self, path: Path) -> None:
+        """Write `event.yaml`."""
+        content = self.model_dump(mode="json")
+        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def read(cls, path: Path) -> Event:
+        """Read `event.yaml`.
+
+        Raises:
+            InputError: The file cannot be read or is no manifest.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+            raise InputError(f"{path}: not an event manifest: {error}") from error
+
+
+def check_event_id(event_id: str) -> str:
+    """Return `event_id` if it is one.
+
+    Raises:
+        InputError: It is not 1 to 63 lower-case letters, digits and dashes.
+    """
+    if not re.fullmatch(ID_PATTERN, event_id):
+        raise InputError(
+            f"event id {event_id!r}: use 1 to 63 of a–z, 0–9 and -, such as `alabama-2019`"
+        )
+    return event_id

@@ -1,0 +1,218 @@
+"""Pixels of source files: opened safely, checked, and cut into patches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from sarflood.errors import InputError
+from sarflood.raster.safe import open_raster, read_bands
+from sarflood.sources.reader import PATCH, UNKNOWN, BadSourceError, RawPatch
+
+MAX_CHIP_MEGAPIXELS = 64  # chips are read whole, scenes by windows
+FLOATS = ("float32", "float64")
+
+
+@contextmanager
+def open_source(path: Path, *, chip: bool = True) -> Iterator[DatasetReader]:
+    """Open a file of a source for reading.
+
+    Args:
+        path: A GeoTIFF or PNG.
+        chip: Whether it will be read whole, and must be small enough for that.
+
+    Raises:
+        BadSourceError: It cannot be opened safely, or its pixels turn out damaged.
+    """
+    limit = {"max_megapixels": MAX_CHIP_MEGAPIXELS} if chip else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # PNGs never are
+            with open_raster(path, **limit) as dataset:
+                yield dataset
+    except BadSourceError:
+        raise
+    except InputError as error:
+        raise BadSourceError(str(error)) from error
+
+
+def check_pixels(
+    path: Path, dataset: DatasetReader, *, bands: int, dtypes: tuple[str, ...]
+) -> None:
+    """Refuse a file with another number of bands or another type of pixels than its layout has."""
+    if dataset.count != bands:
+        raise BadSourceError(f"{path}: {dataset.count} band(s) where {bands} belong(s)")
+    if dataset.dtypes[0] not in dtypes:
+        raise BadSourceError(
+            f"{path}: pixels of type {dataset.dtypes[0]}; this layout has {' or '.join(dtypes)}"
+        )
+
+
+def polarisations(path: Path, dataset: DatasetReader) -> list[int]:
+    """Return the numbers of the VV and the VH band, by description, or 1 and 2 where none says.
+
+    Raises:
+        BadSourceError: The descriptions do not tell, or there are not two bands.
+    """
+    names = [(text or "").lower().removesuffix("_pre") for text in dataset.descriptions]
+    if names.count("vv") == 1 and names.count("vh") == 1:
+        return [names.index("vv") + 1, names.index("vh") + 1]
+    if len(names) == 2 and not {"vv", "vh"} & set(names):
+        return [1, 2]
+    raise BadSourceError(
+        f"{path}: {len(names)} band(s) described as {dataset.descriptions}; need one VV and one VH "
+        "band by description, or two without, VV first"
+    )
+
+
+def georeference(dataset: DatasetReader) -> tuple[str | None, Affine | None]:
+    """Return the CRS and the transform of a raster, None each where it has no georeference."""
+    if dataset.crs is None or dataset.transform.is_identity:
+        return None, None
+    return dataset.crs.to_string(), dataset.transform
+
+
+def check_same_grid(first: Path, one: DatasetReader, second: Path, other: DatasetReader) -> None:
+    """Refuse two rasters whose pixels do not lie on each other, to a hundredth of a pixel.
+
+    Raises:
+        BadSourceError: Names both files and the difference.
+    """
+    if one.shape != other.shape:
+        what = f"{one.height}×{one.width} and {other.height}×{other.width} pixels"
+    elif one.crs != other.crs:
+        what = f"CRS {one.crs} and {other.crs}"
+    elif not _same_corners(one, other):
+        what = f"transforms {tuple(one.transform)[:6]} and {tuple(other.transform)[:6]}"
+    else:
+        return
+    raise BadSourceError(
+        f"{first} and {second}: not on one grid: {what}; resample one to the other"
+    )
+
+
+def _same_corners(one: DatasetReader, other: DatasetReader) -> bool:
+    if one.transform.is_degenerate:
+        return bool(one.transform == other.transform)
+    to_pixels = ~one.transform @ other.transform
+    for corner in ((0, 0), (one.width, 0), (0, one.height)):
+        col, row = to_pixels @ corner
+        if abs(col - corner[0]) > 0.01 or abs(row - corner[1]) > 0.01:
+            return False
+    return True
+
+
+def read_mask(
+    path: Path, dataset: DatasetReader, meaning: Mapping[int, int], window: Window | None = None
+) -> NDArray[np.uint8]:
+    """Read a one-band mask as (H, W) uint8: 0 dry, 1 wet, 255 unknown.
+
+    Args:
+        path: The file, for messages.
+        dataset: The mask, opened.
+        meaning: The values that the layout has, and what each becomes. No data becomes unknown.
+        window: What to read; by default all.
+
+    Raises:
+        BadSourceError: Another value stands in the mask, or its nodata tag hides a class.
+    """
+    if any(value == dataset.nodata for value, code in meaning.items() if code != UNKNOWN):
+        raise BadSourceError(
+            f"{path}: nodata tag {dataset.nodata:g} hides a class of the mask; remove the tag"
+        )
+    values = read_bands(dataset, window, [1])[0]
+    mask = np.full(values.shape, UNKNOWN, np.uint8)
+    known = np.isnan(values)
+    for value, code in meaning.items():
+        here = values == value
+        mask[here] = code
+        known |= here
+    if not known.all():
+        odd = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
+        allowed = ", ".join(map(str, meaning))
+        raise BadSourceError(f"{path}: mask values {odd}; allowed are {allowed}")
+    return mask
+
+
+def cut_patches(
+    name: str,
+    image: NDArray[np.float32],
+    mask: NDArray[np.uint8] | None,
+    crs: str | None = None,
+    transform: Affine | None = None,
+) -> Iterator[RawPatch]:
+    """Cut a chip into patches of 256×256, row by row; the last ones are padded, none is dropped.
+
+    Args:
+        name: The chip's name: of the patch itself, or of the grid where there are several.
+        image: (C, H, W) float32.
+        mask: (H, W) uint8, or None.
+        crs: The chip's CRS.
+        transform: Pixel (column, row) of the chip to CRS coordinates.
+
+    Yields:
+        Patches whose padding is NaN in the image and 255 in the mask.
+    """
+    height, width = image.shape[1:]
+    rows, cols = patch_count(height), patch_count(width)
+    if rows == cols == 1:
+        yield RawPatch(name, _padded(image, np.nan), _padded_mask(mask), None, 0, 0, crs, transform)
+        return
+    for row in range(rows):
+        strip = slice(row * PATCH, (row + 1) * PATCH)
+        strip_mask = None if mask is None else mask[strip]
+        yield from cut_row(name, image[:, strip], strip_mask, row, rows, crs, transform)
+
+
+def cut_row(
+    grid: str,
+    image: NDArray[np.float32],
+    mask: NDArray[np.uint8] | None,
+    row: int,
+    rows: int,
+    crs: str | None,
+    transform: Affine | None,
+) -> Iterator[RawPatch]:
+    """Cut one row of patches, at most 256 pixels high, of a grid with `rows` rows; see above."""
+    cols = patch_count(image.shape[2])
+    digits = len(str(max(rows, cols) - 1))  # so that names sort as the grid does
+    for col in range(cols):
+        across = slice(col * PATCH, (col + 1) * PATCH)
+        yield RawPatch(
+            name=f"{grid}-{row:0{digits}d}-{col:0{digits}d}",
+            image=_padded(image[:, :, across], np.nan),
+            mask=_padded_mask(None if mask is None else mask[:, across]),
+            grid=grid,
+            row=row,
+            col=col,
+            crs=crs,
+            transform=transform and transform @ Affine.translation(col * PATCH, row * PATCH),
+        )
+
+
+def patch_count(pixels: int) -> int:
+    """Return how many patches cover `pixels` pixels."""
+    return -(-pixels // PATCH)
+
+
+def _padded(image: NDArray[np.float32], fill: float) -> NDArray[np.float32]:
+    padded = np.full((image.shape[0], PATCH, PATCH), fill, np.float32)
+    padded[:, : image.shape[1], : image.shape[2]] = image
+    return padded
+
+
+def _padded_mask(mask: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
+    if mask is None:
+        return None
+    padded = np.full((PATCH, PATCH), UNKNOWN, np.uint8)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return padded

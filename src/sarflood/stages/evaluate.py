@@ -1,0 +1,31 @@
+"""DVC stage `evaluate`: score the candidate and the baselines on the test patches."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sarflood.evaluation.evaluate import evaluate as evaluate_model
+from sarflood.evaluation.recorded import write_recorded
+from sarflood.files import replacing, write_json
+from sarflood.model.package import load_model
+from sarflood.patches.store import open_events
+from sarflood.stages import run_stage
+from sarflood.workspace import Workspace
+
+
+def evaluate(workspace: Workspace) -> None:
+    """Write `metrics/evaluation.json`, plots, and answers recorded for the bundle."""
+    model = load_model(workspace.model)
+    events = open_events(workspace.events)
+    split = pd.read_parquet(workspace.split)
+    evaluation = evaluate_model(model, events, split)
+    write_json(workspace.metrics / "evaluation.json", evaluation.metrics)
+    with replacing(workspace.plots / "precision_recall.csv") as temporary:
+        evaluation.precision_recall.to_csv(temporary, index=False)
+    with replacing(workspace.plots / "test_patches.csv") as temporary:
+        evaluation.patches.to_csv(temporary, index=False)
+    write_recorded(workspace.model / "recorded.npz", model, events, evaluation.patches)
+
+
+if __name__ == "__main__":
+    run_stage(evaluate)

@@ -1,0 +1,36 @@
+"""DVC stage `split`: training, validation and test patches that stand apart in space."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sarflood.files import replacing, write_json
+from sarflood.params import load_params
+from sarflood.patches.split import split_event
+from sarflood.patches.store import open_events
+from sarflood.stages import run_stage
+from sarflood.workspace import Workspace
+
+
+def split(workspace: Workspace) -> None:
+    """Write `data/split.parquet` (`id`, `event`, `split`) and `metrics/split.json`."""
+    params = load_params(workspace.params)
+    tables, counts = [], {}
+    for item in open_events(workspace.events):
+        parts = split_event(item.event, item.index, params.split)
+        tables.append(item.index[["id", "event"]].assign(split=parts))
+        counts[item.event.id] = {
+            str(part): {"patches": len(wet), "wet_share": _mean(wet)}
+            for part, wet in item.index["wet_share"].groupby(parts)
+        }
+    with replacing(workspace.split) as temporary:
+        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+    write_json(workspace.metrics / "split.json", counts)
+
+
+def _mean(wet: pd.Series) -> float | None:
+    return round(float(wet.mean()), 4) if wet.notna().any() else None
+
+
+if __name__ == "__main__":
+    run_stage(split)

@@ -1,0 +1,77 @@
+"""DVC stage `train`: fit the U-Net on the training patches, save the model package."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+
+import pandas as pd
+
+from sarflood import __version__
+from sarflood.files import replacing, sha256, write_json
+from sarflood.model.package import FloodModel, ModelManifest, TrainedOn, save_model
+from sarflood.params import load_params
+from sarflood.patches.loader import take
+from sarflood.patches.store import open_events
+from sarflood.stages import run_stage
+from sarflood.training.fit import Epoch, fit
+from sarflood.workspace import Workspace
+
+
+def train(workspace: Workspace) -> None:
+    """Write `models/flood-unet/`, `metrics/training.json` and `plots/training.csv`."""
+    params = load_params(workspace.params)
+    events = open_events(workspace.events)
+    split = pd.read_parquet(workspace.split)
+    parts = {part: take(events, split, part) for part in ("train", "val")}
+
+    def report(epoch: Epoch) -> None:
+        left = epoch.seconds / epoch.epoch * (params.train.epochs - epoch.epoch)
+        left = min(left, params.train.max_minutes * 60 - epoch.seconds)
+        line = (
+            f"epoch {epoch.epoch}/{params.train.epochs}: loss {epoch.train_loss:.4f}, "
+            f"validation IoU {epoch.val_iou:.4f}, about {max(left, 0) / 60:.1f} min left"
+        )
+        print(line, file=sys.stderr, flush=True)
+
+    fitted = fit(parts["train"], parts["val"], params, report)
+    used = set(split.loc[split["split"].isin(["train", "val"]), "event"])
+    first = events[0].event
+    manifest = ModelManifest(
+        bands=first.bands,
+        units=first.units,
+        label=next(item.event.label for item in events if item.event.label),
+        width=params.model.width,
+        depth=params.model.depth,
+        mean=fitted.mean,
+        std=fitted.std,
+        threshold=fitted.threshold,
+        trained_on=tuple(
+            TrainedOn(event=name, index_sha256=sha256(workspace.events / name / "index.parquet"))
+            for name in sorted(used)
+        ),
+        params_sha256=sha256(workspace.params),
+        commit=workspace.commit(),
+        sarflood=__version__,
+        created=dt.datetime.now(dt.UTC).replace(microsecond=0),
+    )
+    save_model(FloodModel(manifest, fitted.network), workspace.model)
+    best = fitted.epochs.sort_values("val_iou", kind="stable").iloc[-1]
+    write_json(
+        workspace.metrics / "training.json",
+        {
+            "val_iou": float(best["val_iou"]),
+            "best_epoch": int(best["epoch"]),
+            "epochs": len(fitted.epochs),
+            "seconds": float(fitted.epochs["seconds"].iloc[-1]),
+            "threshold": fitted.threshold,
+            "train_patches": len(parts["train"]),
+            "val_patches": len(parts["val"]),
+        },
+    )
+    with replacing(workspace.plots / "training.csv") as temporary:
+        fitted.epochs.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    run_stage(train)

@@ -1,0 +1,1 @@
+"""From labelled patches to a fitted network with a calibrated threshold."""

@@ -1,0 +1,109 @@
+"""Where things lie in a workspace, and which commit it stands on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sarflood.errors import InputError
+from sarflood.process import git
+
+MODEL_NAME = "flood-unet"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with `dvc.yaml` and `params.yaml`, and the names of all that lies in it."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The settings."""
+        return self.root / "params.yaml"
+
+    @property
+    def events(self) -> Path:
+        """Accepted events, a folder each."""
+        return self.root / "data" / "events"
+
+    @property
+    def quarantine(self) -> Path:
+        """Refused source files, a folder an event."""
+        return self.root / "data" / "quarantine"
+
+    @property
+    def split(self) -> Path:
+        """The split of every patch: `id`, `event`, `split`."""
+        return self.root / "data" / "split.parquet"
+
+    @property
+    def model(self) -> Path:
+        """The candidate's saved package."""
+        return self.root / "models" / MODEL_NAME
+
+    @property
+    def champion(self) -> Path:
+        """Which version the gate compares with, written from the tags before the gate runs."""
+        return self.root / "models" / "champion.json"
+
+    @property
+    def metrics(self) -> Path:
+        """DVC metrics, as JSON."""
+        return self.root / "metrics"
+
+    @property
+    def plots(self) -> Path:
+        """DVC plots, as CSV."""
+        return self.root / "plots"
+
+    @property
+    def reports(self) -> Path:
+        """What a person opens: `report.html`, the validation's Data Docs, maps."""
+        return self.root / "reports"
+
+    @property
+    def bentos(self) -> Path:
+        """The BentoML store of this workspace."""
+        return self.root / ".bentoml"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's own folder: the database of flow runs."""
+        return self.root / ".prefect"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again at any time: fetched versions, temporary files."""
+        return self.root / ".sarflood"
+
+    def commit(self) -> str:
+        """Return the full hash of the commit that the workspace stands on."""
+        return git(self.root, "rev-parse", "HEAD").strip()
+
+    def environment(self) -> dict[str, str]:
+        """Return what a child needs to find this workspace's stores.
+
+        A Prefect home that the user has set stays: then runs are seen where they look for them.
+        """
+        return {
+            "BENTOML_HOME": str(self.bentos),
+            "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(self.prefect)),
+        }
+
+
+def find_workspace(start: Path | None = None) -> Workspace:
+    """Return the workspace that `start` (by default the current folder) lies in.
+
+    Raises:
+        InputError: No folder upwards has both `dvc.yaml` and `params.yaml`.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            return Workspace(folder)
+    raise InputError(
+        f"{here}: no workspace here or above (a folder with dvc.yaml and params.yaml); "
+        "make one with `sarflood init DIR`, or name one with --workspace DIR"
+    )

@@ -1,0 +1,288 @@
+"""The whole loop by the command line, as a user runs it, with a real Prefect server to look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import rasterio
+
+from sarflood.process import child_environment, dvc, git, running
+from sarflood.promotion.registry import Version, versions
+from sarflood.serving.bundle import serving_bundle
+from sarflood.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("loop")]
+
+# Small and quick; the gate asks for little, so that the first candidate passes.
+SETTINGS = {
+    "width: 8": "width: 4",
+    "depth: 4": "depth: 2",
+    "epochs: 60": "epochs: 3",
+    "crop: 128": "crop: 64",
+    "learning_rate: 0.002": "learning_rate: 0.01",
+    "min_iou: 0.7": "min_iou: 0.05",
+    "min_event_iou: 0.7": "min_event_iou: 0.05",
+}
+
+
+@dataclass
+class Ran:
+    """A command that was run."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@dataclass
+class Loop:
+    """The workspace of the loop, the commands that were run in it, and the server that saw them."""
+
+    workspace: Workspace
+    sources: Path
+    api: str
+    ran: dict[str, Ran] = field(default_factory=dict)
+
+    def sarflood(self, name: str, *arguments: object, embedded: bool = False) -> Ran:
+        """Run `sarflood`; on the server, or with the one that Prefect embeds."""
+        environment = child_environment({} if embedded else {"PREFECT_API_URL": self.api})
+        command = [sys.executable, "-m", "sarflood.cli", *map(str, arguments)]
+        started = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=self.workspace.root if self.workspace.root.exists() else self.sources,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ran = Ran(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+        self.ran[name] = ran
+        return ran
+
+    def post(self, path: str) -> list[dict[str, Any]]:
+        """Ask the Prefect server."""
+        response = httpx.post(f"{self.api}/{path}/filter", json={}, timeout=30)
+        response.raise_for_status()
+        found: list[dict[str, Any]] = response.json()
+        return found
+
+    def versions(self) -> list[Version]:
+        return versions(self.workspace)
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """Run a Prefect server on a free port of the loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+    with running([*command, "--port", str(port)], home, {"PREFECT_HOME": str(home)}) as process:
+        deadline = time.monotonic() + 120
+        url = f"http://127.0.0.1:{port}/api"
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[Loop]:
+    with (
+        tempfile.TemporaryDirectory(prefix="sarflood-loop-") as name,
+        prefect_server(Path(name)) as api,
+    ):
+        folder = Path(name)
+        loop = Loop(Workspace(folder / "workspace"), folder, api)
+        made = loop.sarflood("init", "init", loop.workspace.root)
+        assert made.code == 0, made.err
+        edit(loop, SETTINGS)
+        for event, seed in (("one", 1), ("two", 2)):
+            loop.sarflood(
+                event, "simulate", folder / event, "--event", event, "--seed", seed, "--size", 1536
+            )
+        loop.sarflood("ingest one", "ingest", folder / "one", "--event", "one")
+        loop.sarflood("retrain", "retrain")
+        loop.sarflood("retrain again", "retrain")
+        edit(loop, {"min_iou: 0.05": "min_iou: 0.999"})
+        loop.sarflood("ingest two", "ingest", folder / "two", "--event", "two", "--retrain")
+        yield loop
+
+
+def edit(loop: Loop, changes: dict[str, str]) -> None:
+    path = loop.workspace.params
+    text = path.read_text("utf-8")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, "utf-8")
+    git(loop.workspace.root, "commit", "--quiet", "-am", "Other settings")
+
+
+def test_an_event_is_accepted_and_tracked(loop: Loop) -> None:
+    ran = loop.ran["ingest one"]
+    assert ran.code == 0, ran.err
+    assert "one: accepted; 36 patches" in ran.out
+    assert "data/events/one.dvc" in git(loop.workspace.root, "ls-files")
+
+
+def test_the_first_candidate_is_promoted(loop: Loop) -> None:
+    ran = loop.ran["retrain"]
+    assert ran.code == 0, ran.err
+    first = loop.versions()[-1]
+    assert f"{first.version}: IoU {first.iou:.4f}, gate passed" in ran.out
+    assert (first.version, first.production, first.events) == ("v0.1.0", True, ("one",))
+    assert "epoch 3/3" in ran.err, "progress goes to stderr"
+
+
+def test_a_second_retraining_finds_nothing_new(loop: Loop) -> None:
+    ran = loop.ran["retrain again"]
+    assert ran.code == 0, ran.err
+    assert "v0.1.0, nothing new" in ran.out
+    assert "Running stage" not in ran.err
+    assert [item.version for item in loop.versions()] == ["v0.2.0", "v0.1.0"]
+
+
+def test_a_refused_candidate_is_a_version_and_the_champion_stays(loop: Loop) -> None:
+    ran = loop.ran["ingest two"]
+    assert ran.code == 4, ran.err
+    assert "needs 0.999" in ran.err
+    assert "the champion stays" in ran.err
+    assert "Traceback" not in ran.err
+    second, first = loop.versions()
+    assert (second.events, second.gate_passed, second.production) == (("one", "two"), False, False)
+    assert first.production
+
+
+def test_the_gate_compared_with_the_champion_on_todays_patches(loop: Loop) -> None:
+    gate = json.loads((loop.workspace.metrics / "gate.json").read_text("utf-8"))
+    assert gate["champion"] == "v0.1.0"
+    names = [check["name"] for check in gate["checks"]]
+    assert {"IoU, event one", "IoU, event two", "IoU against champion v0.1.0"} <= set(names)
+
+
+def test_the_run_left_nothing_uncommitted_and_nothing_to_do(loop: Loop) -> None:
+    root = loop.workspace.root
+    assert git(root, "status", "--porcelain") == ""
+    assert "Data and pipelines are up to date" in dvc(root, "repro")
+    assert dvc(root, "status", "--cloud", "--json").strip() == "{}"
+
+
+def test_metrics_and_plots_can_be_compared_between_versions(loop: Loop) -> None:
+    root = loop.workspace.root
+    tags = ("flood-unet@v0.1.0", "flood-unet@v0.2.0")
+    changed = json.loads(dvc(root, "metrics", "diff", "--json", *tags))
+    assert "test.iou" in changed["metrics/evaluation.json"]
+    page = dvc(root, "plots", "show", "--out", str(loop.sources / "plots"))
+    assert (loop.sources / "plots" / "index.html").is_file()
+    assert "index.html" in page
+
+
+def test_every_run_can_be_seen_in_prefect(loop: Loop) -> None:
+    runs = {run["name"]: run["state"]["name"] for run in loop.post("flow_runs")}
+    assert runs["ingest one"] == "Accepted"
+    assert runs["retrain after two"] == "Refused"
+    states = sorted(run["state"]["name"] for run in loop.post("flow_runs"))
+    assert states.count("Promoted") == 1
+    assert states.count("Nothing new") == 1
+    keys = {artifact["key"] for artifact in loop.post("artifacts")}
+    assert {"validation-one", "evaluation", "gate", "model-card", "bundle-v0-1-0"} <= keys
+
+
+def test_the_bundle_maps_a_scene_as_the_command_line_does(loop: Loop) -> None:
+    scene = loop.sources / "two"
+    ran = loop.sarflood(
+        "map", "map", scene / "scene.tif", "--pre", scene / "pre.tif", "--out", scene / "map"
+    )
+    assert ran.code == 0, ran.err
+    store, log = loop.workspace.bentos, loop.sources / "serve.log"
+    with serving_bundle("flood-unet:v0.1.0", store, ready_within_s=120, log=log) as url:
+        with (scene / "scene.tif").open("rb") as post, (scene / "pre.tif").open("rb") as pre:
+            response = httpx.post(
+                f"{url}/predict",
+                files={"scene": post, "pre": pre},
+                headers={"Accept": "image/tiff"},
+                timeout=120,
+            )
+        version = httpx.get(f"{url}/model").json()["version"]
+    assert response.status_code == 200, response.text
+    assert version == "v0.1.0"
+    served = scene / "served.tif"
+    served.write_bytes(response.content)
+    with rasterio.open(served) as one, rasterio.open(scene / "map" / "flood.tif") as other:
+        assert one.crs == other.crs
+        assert one.transform == other.transform
+        np.testing.assert_array_equal(one.read(1), other.read(1))
+    summary = json.loads((scene / "map" / "summary.json").read_text("utf-8"))
+    assert summary["version"] == "v0.1.0"
+    assert summary["flooded_km2"] > 0
+
+
+def test_models_and_events_are_listed_as_json(loop: Loop) -> None:
+    listed = json.loads(loop.sarflood("models", "models", "--json").out)
+    assert [(row["version"], row["stage"], row["gate"]) for row in listed] == [
+        ("v0.2.0", None, "refused"),
+        ("v0.1.0", "production", "passed"),
+    ]
+    events = json.loads(loop.sarflood("events", "events", "--json").out)
+    assert [row["event"] for row in events] == ["one", "two"]
+    card = loop.sarflood("card", "models", "v0.1.0").out
+    assert "Gate: passed" in card
+
+
+def test_a_refused_version_cannot_be_promoted_by_hand(loop: Loop) -> None:
+    ran = loop.sarflood("promote", "promote", "v0.2.0")
+    assert ran.code == 4
+    assert [item.version for item in loop.versions() if item.production] == ["v0.1.0"]
+
+
+def test_a_bad_source_is_one_clear_error_without_a_server(loop: Loop, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no radar here")
+    ran = loop.sarflood("bad", "ingest", tmp_path, "--event", "bad", embedded=True)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    assert str(tmp_path) in ran.err
+    assert "etci2021" in ran.err, "the error lists the layouts that were looked for"
+
+
+def test_a_wrong_setting_stops_the_run_before_it_starts(loop: Loop) -> None:
+    text = loop.workspace.params.read_text("utf-8")
+    try:
+        loop.workspace.params.write_text(text.replace("width: 4", "width: 1"), "utf-8")
+        ran = loop.sarflood("wrong", "train")
+    finally:
+        loop.workspace.params.write_text(text, "utf-8")
+    assert ran.code != 0
+    assert "model.width = 1" in ran.err
+    assert "2 to 128" in ran.err
+
+
+def test_the_report_and_the_docs_load_nothing_from_elsewhere(loop: Loop) -> None:
+    pages = [loop.workspace.reports / "report.html"]
+    pages += (loop.workspace.reports / "validation").rglob("*.html")
+    assert len(pages) >= 3
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert 'src="http' not in text
+        assert '<link rel="stylesheet" href="http' not in text
+        assert str(loop.workspace.root) not in text
+        assert os.environ.get("HOME", "/root") + "/" not in text

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluation_events import constant_model, make_events, make_split, random_model
+
+from sarflood.errors import InputError
+from sarflood.evaluation.evaluate import evaluate
+from sarflood.evaluation.recorded import write_recorded
+from sarflood.model.package import FloodModel
+from sarflood.patches.store import EventPatches
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> list[EventPatches]:
+    return make_events(tmp_path_factory.mktemp("events"))
+
+
+@pytest.fixture(scope="module")
+def split(events: list[EventPatches]) -> pd.DataFrame:
+    return make_split(events)
+
+
+@pytest.fixture
+def model() -> FloodModel:
+    return random_model()
+
+
+def test_the_model_is_scored_on_the_test_patches_of_all_labelled_events(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(model, events, split)
+    hits = alarms = misses = 0
+    for patches in (events[0], events[2]):
+        first = 4 if patches.event.id == "east" else 1
+        assert patches.masks is not None
+        for image, truth in zip(patches.images[first:], patches.masks[first:], strict=True):
+            predicted = model.masks(model.probabilities(image[None]))[0]
+            hits += int(((predicted == 1) & (truth == 1)).sum())
+            alarms += int(((predicted == 1) & (truth == 0)).sum())
+            misses += int(((predicted == 0) & (truth == 1)).sum())
+    assert hits
+    assert alarms
+    assert misses
+    test = found.metrics["test"]
+    assert test["iou"] == pytest.approx(hits / (hits + alarms + misses), abs=1e-4)
+    assert test["patches"] == 23
+    assert set(found.metrics["events"]) == {"east", "west"}
+    assert found.metrics["events"]["east"]["patches"] == 20
+    json.dumps(found.metrics, allow_nan=False)
+
+
+def test_pixels_without_data_or_label_are_not_scored(
+    events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    test = evaluate(constant_model(9.0), events, split).metrics["test"]
+    labelled = 256 * 256 - 20 * 10 - 30 * 40
+    assert test["pixels"] == 23 * labelled
+    assert test["recall"] == 1.0
+    assert test["precision"] == pytest.approx(test["wet_share"])
+    assert test["iou"] == pytest.approx(test["wet_share"])
+
+
+def test_baselines_are_scored_beside_the_model_on_the_same_pixels(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(model, events, split)
+    test = found.metrics["test"]
+    assert -19 < found.metrics["fitted_threshold"] < -9
+    assert test["fitted_threshold_iou"] > 0.85  # lakes 10 dB below the land
+    assert test["otsu_iou"] < test["fitted_threshold_iou"]  # Otsu parts dry patches too
+    for prefix in ("otsu_", "fitted_threshold_"):
+        counts = found.patches[[f"{prefix}{name}" for name in ("tp", "fp", "fn", "tn")]]
+        own = found.patches[["tp", "fp", "fn", "tn"]]
+        np.testing.assert_array_equal(counts.sum(axis=1), own.sum(axis=1))
+        assert {f"{prefix}{name}" for name in ("f1", "precision", "recall")} <= set(test)
+
+
+def test_the_baseline_is_fitted_on_training_patches_alone(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    few_tests = split.assign(
+        split=split["split"].mask((split["split"] == "test") & (split.index % 2 == 0), "guard")
+    )
+    fitted = [evaluate(model, events, s).metrics["fitted_threshold"] for s in (split, few_tests)]
+    assert fitted[0] == fitted[1]
+
+
+def test_a_dry_patch_that_is_called_dry_has_no_iou_and_spoils_no_pooled_one(
+    events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(constant_model(-9.0), events, split)
+    dry = found.patches.set_index("id").loc["east/p05"]
+    assert np.isnan(dry["iou"])
+    assert dry["tp"] + dry["fn"] == 0
+    assert found.metrics["test"]["iou"] == 0.0
+    assert found.metrics["test"]["precision"] is None
+
+
+def test_the_precision_recall_curve_passes_the_operating_point(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(model, events, split)
+    curve = found.precision_recall
+    assert list(curve.columns) == ["threshold", "precision", "recall"]
+    assert curve["recall"].is_monotonic_decreasing
+    assert curve["recall"].iloc[0] == 1.0
+    point = curve.set_index("threshold").loc[model.manifest.threshold]
+    assert point["precision"] == pytest.approx(found.metrics["test"]["precision"])
+    assert point["recall"] == pytest.approx(found.metrics["test"]["recall"])
+
+
+def test_progress_is_told_and_ends_at_the_whole(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    told: list[tuple[int, int]] = []
+    evaluate(model, events, split, lambda done, total: told.append((done, total)))
+    assert told == [(16, 23), (20, 23), (23, 23)]
+
+
+def test_a_model_with_fewer_bands_sees_its_own(
+    events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    swapped = constant_model(9.0)
+    swapped.manifest = swapped.manifest.model_copy(update={"bands": ("vh", "vv")})
+    seen: list[float] = []
+    answer = swapped.probabilities
+
+    def watched(images: np.ndarray) -> np.ndarray:
+        seen.append(float(np.nanmean(images[:, 0].astype(np.float32))))
+        return answer(images)
+
+    swapped.probabilities = watched  # type: ignore[method-assign]
+    evaluate(swapped, events, split)
+    vh = np.nanmean(events[0].images[4:20, 1].astype(np.float32))
+    assert seen[0] == pytest.approx(vh, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bands": ("vv", "vv_pre")}, "event east: has the bands vv, vh, the model also needs"),
+        ({"units": "uint8"}, "event east: is in db, the model was trained on uint8"),
+    ],
+)
+def test_an_event_that_does_not_fit_the_model_is_named(
+    events: list[EventPatches], split: pd.DataFrame, change: dict[str, object], message: str
+) -> None:
+    model = constant_model(0.0)
+    model.manifest = model.manifest.model_copy(update=change)
+    with pytest.raises(InputError, match=message):
+        evaluate(model, events, split)
+
+
+def test_a_test_split_without_labelled_pixels_is_refused(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    with pytest.raises(InputError, match="no labelled pixel in any test patch"):
+        evaluate(model, events, split[split["split"] == "train"])
+    assert events[2].masks is not None
+    blank = replace(events[2], masks=np.full_like(events[2].masks, 255))
+    with pytest.raises(InputError, match="no labelled pixel in any test patch"):
+        evaluate(model, [blank], split)
+
+
+def test_recorded_examples_hold_the_models_own_answers(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame, tmp_path: Path
+) -> None:
+    found = evaluate(model, events, split)
+    for name in ("a.npz", "b.npz"):
+        write_recorded(tmp_path / name, model, events, found.patches.sample(frac=1))
+    with np.load(tmp_path / "a.npz") as recorded, np.load(tmp_path / "b.npz") as again:
+        images, masks = recorded["images"], recorded["masks"]
+        np.testing.assert_array_equal(again["images"], images)
+    assert (images.shape, images.dtype) == ((4, 2, 256, 256), np.float16)
+    assert (masks.shape, masks.dtype) == ((4, 256, 256), np.uint8)
+    np.testing.assert_array_equal(masks, model.masks(model.probabilities(images)))
+    assert (masks[:, :20, :10] == 255).all()
+    wettest = found.patches.assign(wet=found.patches["tp"] + found.patches["fn"]).nlargest(2, "wet")
+    stored = events[0 if wettest["event"].iloc[0] == "east" else 2]
+    np.testing.assert_array_equal(images[0], stored.images[wettest["position"].iloc[0]])
+
+
+def test_fewer_patches_than_wanted_are_recorded_once_each(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame, tmp_path: Path
+) -> None:
+    found = evaluate(model, events, split)
+    write_recorded(tmp_path / "one.npz", model, events, found.patches.iloc[:1])
+    with np.load(tmp_path / "one.npz") as recorded:
+        assert recorded["images"].shape[0] == 1

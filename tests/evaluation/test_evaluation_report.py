@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluation_events import make_events, make_split, random_model
+from PIL import Image
+
+from sarflood.evaluation import figures
+from sarflood.evaluation.evaluate import Evaluation, evaluate
+from sarflood.evaluation.examples import best_median_worst
+from sarflood.evaluation.report import write_report
+from sarflood.model.package import FloodModel
+from sarflood.patches.store import EventPatches
+
+TRAINING = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "seconds": [30.0, 60.0, 90.0],
+        "train_loss": [1.2, 0.8, 0.6],
+        "val_iou": [0.3, 0.7, 0.6],
+        "learning_rate": [0.001, 0.002, 0.0001],
+    }
+)
+GATE = {
+    "passed": False,
+    "checks": [
+        {"name": "IoU & all", "observed": 0.81234, "threshold": 0.7, "passed": True},
+        {"name": "IoU <west>", "observed": None, "threshold": 0.7, "passed": False},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> FloodModel:
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> list[EventPatches]:
+    return make_events(tmp_path_factory.mktemp("events"))
+
+
+@pytest.fixture(scope="module")
+def evaluation(model: FloodModel, events: list[EventPatches]) -> Evaluation:
+    return evaluate(model, events, make_split(events))
+
+
+class Page(HTMLParser):
+    """What a page loads, its tags, and the text that a reader sees."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.text: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        loading = {"src", "href", "srcset", "data", "action"}
+        self.loads += [value or "" for name, value in attrs if name in loading]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] != "style":
+            self.text.append(data)
+
+
+Write = Callable[[dict[str, Any] | None], str]
+
+
+@pytest.fixture(scope="module")
+def write(
+    model: FloodModel,
+    events: list[EventPatches],
+    evaluation: Evaluation,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Write:
+    def write(gate: dict[str, Any] | None) -> str:
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        write_report(
+            path,
+            manifest=model.manifest,
+            evaluation=evaluation,
+            training=TRAINING,
+            events=events,
+            model=model,
+            gate=gate,
+        )
+        return path.read_text(encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def report(write: Write) -> str:
+    return write(GATE)
+
+
+def test_the_report_loads_nothing(report: str) -> None:
+    page = Page(report)
+    assert page.loads
+    assert all(link.startswith("data:image/") for link in page.loads)
+    assert "url(" not in report
+    assert "@import" not in report
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    for svg in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", report):
+        assert not re.search(rb'href="(?!#)', base64.b64decode(svg))
+
+
+def test_the_report_names_the_figures_of_the_model_and_of_both_baselines(
+    report: str, evaluation: Evaluation
+) -> None:
+    text = "\n".join(Page(report).text)
+    for figures_of in (evaluation.metrics["test"], *evaluation.metrics["events"].values()):
+        for key in ("iou", "f1", "precision", "recall", "otsu_iou", "fitted_threshold_iou"):
+            assert f"{figures_of[key]:.3f}" in text, key
+    assert f"{int(evaluation.patches['fn'].sum()):,} (" in text
+    assert "3 epochs in 1.5 minutes" in text
+
+
+def test_the_report_says_what_the_model_was_made_of(report: str, model: FloodModel) -> None:
+    text = "\n".join(Page(report).text)
+    assert model.manifest.commit in text
+    assert model.manifest.trained_on[0].index_sha256 in text
+    assert "U-Net, width 2, depth 1" in text
+
+
+def test_names_from_outside_are_text_and_never_markup(report: str) -> None:
+    page = Page(report)
+    assert "<script>" not in report
+    assert any("<script>alert(1)</script>" in text for text in page.text)
+    assert "IoU <west>" in page.text
+
+
+def test_gate_checks_are_shown_when_there_are_some(report: str, write: Write) -> None:
+    assert not any(text.startswith("Gate") for text in Page(write(None)).text)
+    page = Page(report)
+    assert "Gate: refused" in page.text
+    start = page.text.index("IoU & all")
+    assert page.text[start + 1 : start + 4] == ["0.812", "0.700", "passed"]
+
+
+def test_the_same_evaluation_gives_the_same_report(report: str, write: Write) -> None:
+    assert write(GATE) == report
+
+
+def patches_with(ious: list[float], wet: int = 500) -> pd.DataFrame:
+    table = pd.DataFrame({"id": [f"e/p{n}" for n in range(len(ious))], "iou": ious})
+    return table.assign(tp=wet, fp=0, fn=0, tn=10_000)
+
+
+def test_best_median_and_worst_patches_are_chosen_by_iou() -> None:
+    chosen = best_median_worst(patches_with([0.5, 0.1, 0.9, np.nan, 0.8, 0.4, 0.2, 0.6, 0.0]))
+    assert list(zip(chosen["place"], chosen["iou"], strict=True)) == [
+        ("best", 0.9),
+        ("best", 0.8),
+        ("median", 0.5),
+        ("median", 0.4),
+        ("worst", 0.1),
+        ("worst", 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "places"),
+    [
+        (0, []),
+        (1, ["best"]),
+        (2, ["best", "best"]),
+        (3, ["best", "best", "worst"]),
+        (5, ["best", "best", "median", "worst", "worst"]),
+    ],
+)
+def test_few_patches_are_shown_once_each(number: int, places: list[str]) -> None:
+    chosen = best_median_worst(patches_with([0.1 * n for n in range(number)]))
+    assert list(chosen["id"]) == [f"e/p{n}" for n in reversed(range(number))]
+    assert list(chosen["place"]) == places
+
+
+def test_patches_with_next_to_no_water_are_shown_only_where_there_are_no_others() -> None:
+    puddles, lake = patches_with([0.0, 0.1], wet=3), patches_with([0.7])
+    chosen = best_median_worst(pd.concat([puddles, lake], ignore_index=True))
+    assert list(chosen["iou"]) == [0.7]
+    assert list(best_median_worst(puddles)["iou"]) == [0.1, 0.0]
+
+
+def pixels(uri: str) -> np.ndarray:
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+
+
+def test_a_verdict_has_a_colour_for_each_kind_of_pixel() -> None:
+    truth = np.array([[1, 0, 1, 0, 255, 1]], np.uint8)
+    predicted = np.array([[1, 1, 0, 0, 1, 255]], np.uint8)
+    shown = [
+        "#" + bytes(pixel).hex().upper()
+        for pixel in pixels(figures.verdict_image(predicted, truth))[0]
+    ]
+    names = ["hit", "false alarm", "miss", "dry", "unknown", "unknown"]
+    assert shown == [figures.COLOURS[name] for name in names]
+
+
+def test_radar_is_stretched_without_its_outliers_and_no_data_is_mid_grey() -> None:
+    vv = np.linspace(-20, -10, 1000).reshape(10, 100).astype(np.float16)
+    vv[0, 0], vv[9, 99], vv[5, 5] = -90, 30, np.nan
+    shown = pixels(figures.radar_image(vv))
+    assert shown[0, 0] == 0
+    assert shown[9, 99] == 255
+    assert shown[5, 5] == round(255 * figures.NO_DATA_GREY)
+    assert 100 < shown[4, 99] < 155
+    assert (pixels(figures.radar_image(np.full((3, 3), np.nan))) == shown[5, 5]).all()

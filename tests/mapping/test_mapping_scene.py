@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from tiny import UTM, speckle, tiny_model, write_scene
+
+from sarflood.errors import InputError
+from sarflood.mapping.scene import map_scene
+
+
+def test_tiles_give_what_the_whole_scene_at_once_gives(tmp_path: Path) -> None:
+    model, image = tiny_model(), speckle(2, 1300, 1200)
+    result = map_scene(model, write_scene(tmp_path / "scene.tif", image))
+    whole = model.probabilities(image[None])[0]
+    assert result.probability.std() > 0.1  # an answer that seams would show in
+    assert np.allclose(result.probability, whole, atol=1e-4)
+    assert (result.mask == model.masks(whole)).mean() > 0.99999
+    assert result.flooded_km2 == pytest.approx((result.mask == 1).sum() * 1e-4, rel=1e-3)
+
+
+def test_no_data_in_is_no_data_out_and_empty_tiles_are_not_computed(tmp_path: Path) -> None:
+    image = speckle(2, 1200, 2000)
+    image[:, :, :1100] = np.nan
+    image[1, 600, 1500] = np.nan  # one band is enough
+    model = tiny_model()
+    seen: list[tuple[int, ...]] = []
+    answer = model.probabilities
+
+    def watch(images: Any) -> Any:
+        seen.append(images.shape)
+        return answer(images)
+
+    model.probabilities = watch  # type: ignore[method-assign]
+    result = map_scene(model, write_scene(tmp_path / "scene.tif", image))
+    expected = np.isnan(image).any(axis=0)
+    assert np.array_equal(result.mask == 255, expected)
+    assert np.array_equal(np.isnan(result.probability), expected)
+    assert len(seen) == 4  # of six tiles
+    assert result.valid_share == pytest.approx(1 - expected.mean())
+
+
+@pytest.mark.parametrize("fill", [0.0, -99.0])
+def test_the_edge_of_a_swath_is_no_data_as_processors_write_it(tmp_path: Path, fill: float) -> None:
+    image = speckle(2, 200, 200)
+    image[:, :40] = fill
+    nodata = fill or None
+    result = map_scene(tiny_model(), write_scene(tmp_path / "scene.tif", image, nodata=nodata))
+    assert np.array_equal(np.flatnonzero((result.mask == 255).all(axis=1)), np.arange(40))
+
+
+def test_linear_power_gives_the_map_of_its_decibels(tmp_path: Path) -> None:
+    image = speckle(2, 300, 280)
+    image[0, 0, :10] = np.nan
+    power = np.nan_to_num(10 ** (image / 10), nan=-1.0)
+    in_db = map_scene(tiny_model(), write_scene(tmp_path / "db.tif", image))
+    linear = map_scene(tiny_model(), write_scene(tmp_path / "linear.tif", power))
+    assert np.allclose(in_db.probability, linear.probability, atol=1e-3, equal_nan=True)
+    assert np.isnan(linear.probability[0, :10]).all()
+
+
+def test_bands_are_found_by_name_in_any_order_among_others(tmp_path: Path) -> None:
+    image = speckle(2, 200, 200)
+    expected = map_scene(tiny_model(), write_scene(tmp_path / "a.tif", image, ("VV", "VH")))
+    shuffled = np.stack([np.full_like(image[0], 35.0), image[1], image[0]])
+    names = ("incidence angle", "Sigma0_VH_db", "Sigma0_VV_db")
+    result = map_scene(tiny_model(), write_scene(tmp_path / "b.tif", shuffled, names))
+    assert np.array_equal(result.mask, expected.mask)
+
+
+def test_the_scene_before_may_be_a_file_of_its_own(tmp_path: Path) -> None:
+    model = tiny_model(("vv", "vv_pre", "vh"))
+    image = speckle(3, 200, 200)
+    together = write_scene(tmp_path / "all.tif", image, ("VV", "VV_PRE", "VH"))
+    post = write_scene(tmp_path / "post.tif", image[[2, 0]], ("VH", "VV"))
+    pre = write_scene(tmp_path / "pre.tif", image[[1]], ("VV",))
+    assert np.array_equal(map_scene(model, together).mask, map_scene(model, post, pre).mask)
+
+
+def test_grey_levels_are_mapped_by_a_model_of_grey_levels(tmp_path: Path) -> None:
+    image = (speckle(2, 200, 200) + 40).clip(1, 255).astype(np.uint8)
+    image[:, :20] = 0
+    path = write_scene(tmp_path / "scene.tif", image, nodata=0)
+    result = map_scene(tiny_model(units="uint8"), path)
+    assert (result.mask[:20] == 255).all()
+    assert (result.mask[20:] != 255).all()
+    with pytest.raises(InputError, match=r"8-bit grey levels .* model needs backscatter in dB"):
+        map_scene(tiny_model(), path)
+
+
+def test_a_strip_of_a_few_pixels_is_mapped(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", speckle(2, 3, 700), tiled=False)
+    assert (map_scene(tiny_model(), path).mask != 255).all()
+
+
+class TestRefusals:
+    """Each refusal names the file, what came, and what is needed."""
+
+    def refused(self, match: str, scene: Path, pre: Path | None = None, **options: Any) -> None:
+        with pytest.raises(InputError, match=match):
+            map_scene(options.pop("model", tiny_model()), scene, pre, **options)
+
+    def test_a_missing_band(self, tmp_path: Path) -> None:
+        image = speckle(1, 100, 100)
+        self.refused(
+            r"vv\.tif: no band vh; it has vv", write_scene(tmp_path / "vv.tif", image, ("VV",))
+        )
+        self.refused(
+            r"x\.tif: 1 band\(s\) without a description; .* exactly vv, vh",
+            write_scene(tmp_path / "x.tif", image),
+        )
+
+    def test_no_scene_from_before(self, tmp_path: Path) -> None:
+        post = write_scene(tmp_path / "post.tif", speckle(2, 100, 100), ("VV", "VH"))
+        model = tiny_model(("vv", "vh", "vv_pre", "vh_pre"))
+        self.refused(r"no band vv_pre, vh_pre; .* as `pre`", post, model=model)
+
+    def test_a_scene_from_before_that_the_model_does_not_use(self, tmp_path: Path) -> None:
+        post = write_scene(tmp_path / "post.tif", speckle(2, 100, 100), ("VV", "VH"))
+        self.refused(r"the model uses no scene from before", post, post)
+
+    @pytest.mark.parametrize(
+        "other", [{"crs": "EPSG:32650"}, {"transform": UTM @ Affine.translation(1, 0)}]
+    )
+    def test_a_scene_from_before_on_another_grid(
+        self, tmp_path: Path, other: dict[str, Any]
+    ) -> None:
+        post = write_scene(tmp_path / "post.tif", speckle(1, 100, 100), ("VV",))
+        pre = write_scene(tmp_path / "pre.tif", speckle(1, 100, 100), ("VV",), **other)
+        self.refused(
+            r"pre\.tif: not on the grid of .*post\.tif",
+            post,
+            pre,
+            model=tiny_model(("vv", "vv_pre")),
+        )
+
+    @pytest.mark.parametrize("lacking", [{"crs": None}, {"transform": None}])
+    @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+    def test_no_georeference(self, tmp_path: Path, lacking: dict[str, Any]) -> None:
+        scene = write_scene(tmp_path / "scene.tif", speckle(2, 100, 100), **lacking)
+        self.refused(r"scene\.tif: no georeference; name its grid", scene)
+
+    def test_a_grid_off_the_earth(self, tmp_path: Path) -> None:
+        scene = write_scene(tmp_path / "scene.tif", speckle(2, 100, 100), crs="EPSG:4326")
+        self.refused(r"scene\.tif: its grid .*EPSG:4326.* not lie on the Earth", scene)
+
+    def test_values_that_are_no_backscatter(self, tmp_path: Path) -> None:
+        amplitude = 10 ** (speckle(2, 100, 100) / 20) * 1000
+        self.refused(
+            r"uint16 pixels .*calibrate",
+            write_scene(tmp_path / "a.tif", amplitude.astype(np.uint16)),
+        )
+        self.refused(
+            r"float32 pixels .*calibrate",
+            write_scene(tmp_path / "b.tif", amplitude.astype(np.float32)),
+        )
+
+    def test_no_pixel_with_data(self, tmp_path: Path) -> None:
+        empty = np.full((2, 100, 100), np.nan, np.float32)
+        self.refused(r"no pixel with data", write_scene(tmp_path / "scene.tif", empty))
+
+    def test_too_many_pixels(self, tmp_path: Path) -> None:
+        scene = write_scene(tmp_path / "scene.tif", speckle(2, 1200, 1200))
+        self.refused(r"1200×1200 pixels; at most 1 megapixels", scene, max_megapixels=1)
+
+    def test_blocks_that_would_fill_the_memory(self, tmp_path: Path) -> None:
+        path = tmp_path / "scene.tif"
+        profile = {"driver": "GTiff", "count": 2, "dtype": "float64", "sparse_ok": True}
+        with rasterio.open(
+            path, "w", height=8192, width=8192, crs="EPSG:32651", transform=UTM, tiled=True,
+            blockxsize=8192, blockysize=8192, compress="deflate", **profile,
+        ):  # fmt: skip
+            pass
+        self.refused(r"blocks of 8192×8192 pixels take 1024 MB each", path)
+
+    def test_a_damaged_file(self, tmp_path: Path) -> None:
+        scene = write_scene(tmp_path / "scene.tif", speckle(2, 600, 600))
+        whole = scene.read_bytes()
+        scene.write_bytes(whole[: len(whole) * 3 // 4])
+        self.refused(r"scene\.tif: (damaged|not a readable)", scene)
+
+
+@pytest.mark.realdata
+def test_a_published_chip_is_mapped_as_it_comes(real_data: Path) -> None:
+    (chip,) = (real_data / "sen1floods11" / "S1").glob("*.tif")
+    result = map_scene(tiny_model(), chip)
+    assert result.mask.shape == (512, 512)
+    assert 20 < result.flooded_km2 / result.flooded_share / result.valid_share < 27  # 5 km × 5 km
+
+
+@pytest.mark.realdata
+def test_a_scene_of_one_polarisation_is_refused(real_data: Path) -> None:
+    (crop,) = (real_data / "pyrosar").glob("*.tif")
+    with pytest.raises(InputError, match=r"1 band\(s\) without a description"):
+        map_scene(tiny_model(), crop)

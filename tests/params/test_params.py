@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sarflood.errors import InputError
+from sarflood.params import load_params
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = PARAMS.read_text("utf-8")
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    return path
+
+
+def test_the_committed_settings_are_valid() -> None:
+    params = load_params(PARAMS)
+    assert params.gate.min_iou == 0.7
+    assert params.gate.min_event_iou == 0.7
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("width: 8", "width: 0", ["model.width = 0", "2 to 128"]),
+        ("width: 8", "width: 8.5", ["model.width = 8.5", "a whole number, 2 to 128"]),
+        (
+            "width: 8",
+            "wdith: 8",
+            ["model.wdith: unknown key", "width, depth", "model.width: missing"],
+        ),
+        ("min_iou: 0.7", "min_iou: 1.2", ["gate.min_iou = 1.2", "0.0 to 1.0"]),
+        ("min_iou: 0.7", "min_iou: high", ["gate.min_iou = 'high'", "a number, 0.0 to 1.0"]),
+        ("min_iou: 0.7", "min_iou: .nan", ["gate.min_iou = nan", "0.0 to 1.0"]),
+        ("    dice: 1.0", "    dicee: 1.0", ["loss.terms.dicee", "cross_entropy", "tversky"]),
+        ("    dice: 1.0", "    dice: -1.0", ["loss.terms.dice = -1.0", "weights from 0 to 100"]),
+        (
+            "learning_rate: 0.002",
+            "learning_rate: 0.0",
+            ["train.learning_rate = 0.0", "above 0.0 to 1.0"],
+        ),
+        ("split:", "splits:", ["splits: unknown key", "validation, split"]),
+        ("seed: 0", "seed: true", ["train.seed = True", "a whole number"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_range(
+    tmp_path: Path, old: str, new: str, said: list[str]
+) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    for part in [str(path), *said]:
+        assert part in str(caught.value)
+
+
+def test_a_loss_without_weight_is_refused(tmp_path: Path) -> None:
+    text = PARAMS.read_text("utf-8")
+    text = text.replace("cross_entropy: 1.0", "cross_entropy: 0.0").replace(
+        "dice: 1.0", "dice: 0.0"
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match="at least one term needs a weight"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("content", ["", "just text", "a: [1", "- 1\n- 2"])
+def test_what_is_no_mapping_is_an_input_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content, "utf-8")
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        load_params(path)

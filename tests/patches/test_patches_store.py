@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from sarflood.errors import InputError
+from sarflood.patches.loader import CropLoader, band_statistics, take
+from sarflood.patches.store import EventPatches, PatchWriter, open_event, open_events
+from sarflood.sources.event import Event, Origin
+from sarflood.sources.reader import RawPatch
+
+EVENT = Event(
+    id="e", name="E", bands=("vv", "vh"), units="db", label="flood", source=Origin(name="test")
+)
+
+
+def raw(number: int) -> RawPatch:
+    random = np.random.default_rng(number)
+    image = random.normal([[[-10.0]], [[-17.0]]], 2.0, (2, 256, 256)).astype(np.float32)
+    image[:, :4] = np.nan
+    mask = (random.random((256, 256)) < 0.1).astype(np.uint8)
+    where = Affine(10.0, 0.0, 500_000.0 + 2560 * number, 0.0, -10.0, 1_600_000.0)
+    return RawPatch(f"p{number}", image, mask, "scene", 0, number, "EPSG:32651", where)
+
+
+def written(folder: Path, patches: int = 3) -> EventPatches:
+    folder.mkdir(parents=True)
+    with PatchWriter(folder, EVENT, labelled=True) as writer:
+        for number in range(patches):
+            writer.add(raw(number), "scene")
+    return open_event(folder)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    opened = written(tmp_path / "e")
+    assert opened.event == EVENT
+    assert opened.images.shape == (3, 2, 256, 256)
+    assert opened.masks is not None
+    np.testing.assert_array_equal(opened.images[1], raw(1).image.astype(np.float16))
+    assert (opened.masks[:, :4] == 255).all(), "what has no data is unknown in the mask"
+    row = opened.index.iloc[2]
+    assert (row["id"], row["row"], row["col"], row["crs"]) == ("e/p2", 0, 2, "EPSG:32651")
+    assert row["valid_share"] == pytest.approx(252 / 256)
+    assert row["vv_mean"] == pytest.approx(-10, abs=0.1)
+    assert opened.index["sha256"].nunique() == 3
+
+
+def test_a_copy_keeps_content_and_rows(tmp_path: Path) -> None:
+    whole = written(tmp_path / "e")
+    folder = tmp_path / "part"
+    folder.mkdir()
+    with PatchWriter(folder, EVENT, labelled=True) as writer:
+        writer.copy(whole, np.array([0, 2]))
+    part = open_event(folder)
+    np.testing.assert_array_equal(part.images, whole.images[[0, 2]])
+    assert part.index["id"].tolist() == ["e/p0", "e/p2"]
+
+
+def test_arrays_that_do_not_fit_the_index_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "e")
+    other = written(tmp_path / "other", patches=2)
+    (tmp_path / "e" / "images.npy").write_bytes((tmp_path / "other" / "images.npy").read_bytes())
+    assert len(other.images) == 2
+    with pytest.raises(InputError, match="the index says"):
+        open_event(tmp_path / "e")
+    (tmp_path / "e" / "images.npy").unlink()
+    with pytest.raises(InputError, match="dvc pull"):
+        open_event(tmp_path / "e")
+
+
+def test_crops_show_each_patch_and_turn_image_and_mask_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "events" / "e"
+    folder.mkdir(parents=True)
+    with PatchWriter(folder, EVENT, labelled=True) as writer:
+        for number in range(4):
+            patch = raw(number)
+            assert patch.mask is not None
+            image = np.stack([patch.mask + 2.0 * number, patch.mask * 3.0]).astype(np.float32)
+            writer.add(RawPatch(f"p{number}", image, patch.mask), "scene")
+    events = open_events(tmp_path / "events")
+    split = events[0].index[["id"]].assign(split="train")
+    patches = take(events, split, "train")
+    loader = CropLoader(patches, batch_size=3, crop=64, seed=1)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 22  # 4 patches of 16 crops each, 3 a batch
+    seen: set[float] = set()
+    for images, masks in batches:
+        np.testing.assert_array_equal(images[:, 1], 3.0 * masks)
+        seen |= set(np.unique(images[:, 0] - masks))
+    assert seen == {0.0, 2.0, 4.0, 6.0}
+
+
+def test_an_epoch_can_be_seen_again(tmp_path: Path) -> None:
+    events = [written(tmp_path / "e")]
+    patches = take(events, events[0].index[["id"]].assign(split="train"), "train")
+    loader = CropLoader(patches, batch_size=4, crop=128, seed=3)
+    first = [images.numpy() for images, _ in loader]
+    loader.set_epoch(1)
+    second = [images.numpy() for images, _ in loader]
+    loader.set_epoch(0)
+    again = [images.numpy() for images, _ in loader]
+    assert not np.array_equal(first[0], second[0], equal_nan=True)
+    for left, right in zip(first, again, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:
+    events = [written(tmp_path / "e")]
+    patches = take(events, events[0].index[["id"]].assign(split="train"), "train")
+    mean, std = band_statistics(patches)
+    assert mean == pytest.approx((-10, -17), abs=0.05)
+    assert std == pytest.approx((2, 2), abs=0.05)
+
+
+def test_a_part_without_patches_is_empty(tmp_path: Path) -> None:
+    events = [written(tmp_path / "e")]
+    assert len(take(events, events[0].index[["id"]].assign(split="train"), "test")) == 0

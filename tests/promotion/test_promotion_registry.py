@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sarflood.errors import GateRefusedError, InputError
+from sarflood.files import write_json
+from sarflood.process import git
+from sarflood.promotion.promote import previous_champion, promote
+from sarflood.promotion.registry import (
+    assign_production,
+    find_version,
+    note_champion,
+    production,
+    register,
+    versions,
+)
+from sarflood.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main")
+    git(tmp_path, "config", "user.name", "test")
+    git(tmp_path, "config", "user.email", "test@localhost")
+    return Workspace(tmp_path)
+
+
+def candidate(workspace: Workspace, iou: float, *, passed: bool) -> None:
+    """Commit what a run leaves of a candidate."""
+    write_json(workspace.metrics / "evaluation.json", {"test": {"iou": iou}})
+    write_json(workspace.metrics / "gate.json", {"passed": passed, "candidate": f"hash of {iou}"})
+    write_json(workspace.model / "model.json", {"trained_on": [{"event": "a"}]})
+    git(workspace.root, "add", "-A")
+    git(workspace.root, "commit", "--quiet", "-m", f"candidate {iou}")
+
+
+def test_versions_carry_what_their_commit_says(workspace: Workspace) -> None:
+    assert versions(workspace) == []
+    assert production(workspace) is None
+    candidate(workspace, 0.8, passed=True)
+    assert register(workspace, "first").version == "v0.1.0"
+    candidate(workspace, 0.6, passed=False)
+    assert register(workspace, "second").version == "v0.2.0"
+    second, first = versions(workspace)
+    assert (first.iou, first.gate_passed, first.events) == (0.8, True, ("a",))
+    assert first.weights == "hash of 0.8"
+    assert (second.iou, second.gate_passed, second.production) == (0.6, False, False)
+    assert second.commit == workspace.commit()
+    assert "flood-unet@v0.2.0" in git(workspace.root, "tag", "--list")
+
+
+def test_promotions_in_a_row_end_with_the_last_one(workspace: Workspace) -> None:
+    for iou in (0.8, 0.9):
+        candidate(workspace, iou, passed=True)
+        register(workspace, "candidate")
+    for version in ("v0.1.0", "v0.2.0", "v0.1.0", "v0.2.0", "v0.1.0"):
+        assert assign_production(workspace, version, "test").version == version
+    now = production(workspace)
+    assert now
+    assert now.version == "v0.1.0"
+    assert len(now.promotions) == 3
+    before = previous_champion(workspace)
+    assert before
+    assert before.version == "v0.2.0"
+
+
+def test_two_writers_take_turns(workspace: Workspace) -> None:
+    for iou in (0.8, 0.9):
+        candidate(workspace, iou, passed=True)
+        register(workspace, "candidate")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda v: assign_production(workspace, v, "t"), ("v0.1.0", "v0.2.0")))
+    times = [second for item in versions(workspace) for second in item.promotions]
+    assert len(set(times)) == 2, "each promotion has a second of its own"
+
+
+def test_a_refused_version_is_not_promoted(workspace: Workspace) -> None:
+    candidate(workspace, 0.5, passed=False)
+    version = register(workspace, "refused")
+    with pytest.raises(GateRefusedError, match=r"v0\.1\.0: refused"):
+        promote(workspace, version, "please")
+    assert production(workspace) is None
+
+
+def test_an_unknown_version_is_named_with_those_that_are_known(workspace: Workspace) -> None:
+    candidate(workspace, 0.8, passed=True)
+    register(workspace, "first")
+    with pytest.raises(InputError, match=r"no version v9\.0\.0; registered: v0\.1\.0"):
+        find_version(workspace, "v9.0.0")
+    with pytest.raises(InputError, match="no version is in production"):
+        find_version(workspace, None)
+
+
+def test_the_champion_is_noted_from_the_tags(workspace: Workspace) -> None:
+    note_champion(workspace)
+    assert json.loads(workspace.champion.read_text()) == {"version": None}
+    candidate(workspace, 0.8, passed=True)
+    register(workspace, "first")
+    assign_production(workspace, "v0.1.0", "go")
+    note_champion(workspace)
+    assert json.loads(workspace.champion.read_text()) == {"version": "v0.1.0"}
+
+
+def test_a_promotion_waits_out_the_second_of_the_last(workspace: Workspace) -> None:
+    candidate(workspace, 0.8, passed=True)
+    register(workspace, "first")
+    started = time.time()
+    for _ in range(3):
+        assign_production(workspace, "v0.1.0", "again")
+    assert time.time() - started >= 1
+    assert len(set(versions(workspace)[0].promotions)) == 3

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from validation_tables import BANDS, PARAMS, Image, Mask, Spoil, patch_table
+
+from sarflood.errors import InputError, SarfloodError
+from sarflood.validation.checkpoint import Verdict, validate_table
+
+SPOILED = 3
+ID = f"elbe-2013/p{SPOILED}"
+
+
+def judge(table: pd.DataFrame, units: str = "db") -> Verdict:
+    return validate_table(table, bands=BANDS, units=units, params=PARAMS)
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {item.name for item in verdict.expectations if not item.success}
+
+
+def constant_vv(image: Image, mask: Mask) -> None:
+    image[0] = image[0, 0, 0]
+
+
+def mostly_constant_vh(image: Image, mask: Mask) -> None:
+    image[1, :40] = image[1, 0, 0]
+
+
+def no_data(image: Image, mask: Mask) -> None:
+    image[:] = np.nan
+
+
+def nan_band(image: Image, mask: Mask) -> None:
+    image[1] = np.nan
+
+
+def swath_edge(image: Image, mask: Mask) -> None:
+    image[:, 2:] = np.nan
+
+
+def linear_power(image: Image, mask: Mask) -> None:
+    image[:] = 10 ** (image / 10)
+
+
+def bright_linear_power(image: Image, mask: Mask) -> None:
+    image[:] = 40 * 10 ** (image / 10)
+    image[:, 0, 0] = -0.01  # as the removal of thermal noise leaves some
+
+
+def without_speckle(image: Image, mask: Mask) -> None:
+    image[0] = -10 + image[0] / 1000
+
+
+def far_too_dark(image: Image, mask: Mask) -> None:
+    image[0] -= 40
+
+
+def too_bright_for_8_bits(image: Image, mask: Mask) -> None:
+    image[0] += 200
+
+
+def inverted(image: Image, mask: Mask) -> None:
+    mask[:] = 1 - mask
+
+
+@pytest.mark.parametrize("units", ["db", "uint8"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_clean_patches_pass_without_a_word(units: str, labelled: bool) -> None:
+    verdict = judge(patch_table(units, labelled=labelled), units)
+    assert verdict.passed
+    assert (verdict.reasons, verdict.event_reasons, verdict.warnings) == ({}, [], [])
+    assert 12 <= len(verdict.expectations) <= 20
+    groups = {item.group for item in verdict.expectations}
+    assert groups == {"structure", "physics"} | ({"labels"} if labelled else set())
+
+
+@pytest.mark.parametrize(
+    ("units", "spoil", "expectations", "reason"),
+    [
+        ("db", constant_vv, {"VV not constant", "VV speckle"}, "more than 50% of the valid"),
+        ("uint8", constant_vv, {"VV not constant", "VV speckle"}, "one and the same VV value"),
+        ("db", mostly_constant_vh, {"VH not constant"}, "one and the same VH value"),
+        ("db", no_data, {"valid share", "statistics finite"}, "less than 5% of the pixels"),
+        ("db", nan_band, {"valid share", "statistics finite"}, "no pixel has data in all bands"),
+        ("db", swath_edge, {"valid share"}, "less than 5% of the pixels have data"),
+        (
+            "db",
+            linear_power,
+            {"VV in dB", "VH in dB", "VV speckle", "VH speckle"},
+            "looks like linear power",
+        ),
+        ("db", bright_linear_power, {"VV in dB", "VH in dB"}, "looks like linear power"),
+        ("db", without_speckle, {"VV speckle"}, "less than speckle alone gives"),
+        ("db", far_too_dark, {"VV mean in range"}, "the mean of VV lies outside -45 to 15 dB"),
+        ("uint8", too_bright_for_8_bits, {"VV mean in range"}, "outside 0 to 255 grey levels"),
+    ],
+)
+def test_a_spoiled_patch_alone_is_refused_for_what_is_wrong_with_it(
+    units: str, spoil: Spoil, expectations: set[str], reason: str
+) -> None:
+    verdict = judge(patch_table(units, spoil={SPOILED: spoil}), units)
+    assert not verdict.passed
+    assert failed(verdict) == expectations
+    assert list(verdict.reasons) == [ID]
+    assert len(verdict.reasons[ID]) == len(expectations)
+    assert any(reason in said for said in verdict.reasons[ID])
+    assert verdict.event_reasons == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expectation"),
+    [
+        ("vv_max", np.inf, "statistics finite"),
+        ("vv_wet_mean", -np.inf, "statistics finite"),
+        ("vh_mean", 3.0, "VH mean between extremes"),
+        ("wet_share", 1.5, "wet share"),
+        ("id", "elbe-2013/p2", "id unique"),
+    ],
+)
+def test_a_damaged_table_names_the_row(column: str, value: Any, expectation: str) -> None:
+    table = patch_table()
+    table.loc[SPOILED, column] = value
+    verdict = judge(table)
+    assert failed(verdict) == {expectation}
+    assert list(verdict.reasons) == [table.loc[SPOILED, "id"]]
+
+
+def test_of_two_equal_patches_the_first_stays() -> None:
+    table = patch_table()
+    table["sha256"] = table["sha256"].mask(table["id"] == ID, table["sha256"].iloc[1])
+    verdict = judge(table)
+    assert verdict.reasons == {ID: ["an earlier patch has exactly the same pixels and mask"]}
+
+
+def test_a_patch_without_an_id_is_a_fault_of_the_table() -> None:
+    table = patch_table()
+    table.loc[SPOILED, "id"] = None
+    verdict = judge(table)
+    assert verdict.event_reasons == ["a patch has no id (1: unnamed)"]
+    assert not verdict.passed
+
+
+def test_patches_without_wet_or_labelled_pixels_are_no_failure() -> None:
+    def dry(image: Image, mask: Mask) -> None:
+        mask[:] = 0
+
+    def unlabelled(image: Image, mask: Mask) -> None:
+        mask[:] = 255
+
+    table = patch_table(spoil={1: dry, 2: unlabelled})
+    assert table["vv_wet_mean"].isna().sum() == 2
+    assert table["wet_share"].isna().sum() == 1
+    verdict = judge(table)
+    assert verdict.passed
+    assert all(item.unexpected_count == 0 for item in verdict.expectations)
+
+
+def test_inverted_masks_refuse_their_event_and_no_other() -> None:
+    wrong = dict.fromkeys(range(10), inverted)
+    alone = judge(patch_table(spoil=wrong))
+    assert len(alone.event_reasons) == 1
+    assert "the masks look inverted" in alone.event_reasons[0]
+    assert alone.reasons == {}
+
+    good = patch_table(event="oder-1997", count=30, first_seed=100)
+    together = judge(pd.concat([good, patch_table(spoil=wrong)], ignore_index=True))
+    assert not together.passed
+    assert len(together.event_reasons) == 1
+    assert together.event_reasons[0].startswith("elbe-2013: ")
+
+
+def test_a_few_inverted_masks_are_a_warning_that_names_them() -> None:
+    verdict = judge(patch_table(spoil=dict.fromkeys([1, 4, 7], inverted)))
+    assert verdict.passed
+    assert (verdict.reasons, verdict.event_reasons) == ({}, [])
+    assert len(verdict.warnings) == 1
+    assert "in more than 20% of the patches the wet pixels are brighter" in verdict.warnings[0]
+    assert "(3: elbe-2013/p1, elbe-2013/p4, elbe-2013/p7)" in verdict.warnings[0]
+
+
+def test_swapped_bands_are_a_warning() -> None:
+    def swapped(image: Image, mask: Mask) -> None:
+        image[:] = image[::-1].copy()
+
+    verdict = judge(patch_table(spoil=dict.fromkeys(range(10), swapped)))
+    assert verdict.passed
+    assert failed(verdict) == {"VH below VV"}
+    assert "the bands may be swapped" in verdict.warnings[0]
+
+
+def test_a_missing_column_is_named() -> None:
+    verdict = judge(patch_table().drop(columns=["vh_std", "sha256"]))
+    assert not verdict.passed
+    assert len(verdict.event_reasons) == 1
+    assert "vh_std" in verdict.event_reasons[0]
+    assert "sha256" in verdict.event_reasons[0]
+
+
+def test_what_cannot_be_judged_is_an_error() -> None:
+    table = patch_table()
+    with pytest.raises(InputError, match="has no rows"):
+        judge(table.iloc[:0])
+    with pytest.raises(InputError, match="units 'linear' cannot be validated"):
+        judge(table, units="linear")
+    table["valid_share"] = "all"
+    with pytest.raises(SarfloodError, match="'valid share' could not be judged"):
+        judge(table)
+
+
+def test_metrics_are_plain_figures() -> None:
+    metrics = judge(patch_table(spoil={SPOILED: constant_vv})).as_metrics()
+    assert json.loads(json.dumps(metrics)) == {
+        "passed": False,
+        "patches": 10,
+        "bad_patches": 1,
+        "bad_share": 0.1,
+        "expectations": 20,
+        "failed": 2,
+        "warnings": 0,
+    }
+    assert {type(value) for value in metrics.values()} == {bool, int, float}
+
+
+def test_results_have_at_most_five_examples() -> None:
+    verdict = judge(patch_table(spoil=dict.fromkeys(range(8), swath_edge)))
+    [result] = [item for item in verdict.expectations if not item.success]
+    assert result.unexpected_count == 8
+    assert result.examples == tuple(f"elbe-2013/p{number}" for number in range(5))
+    assert len(verdict.reasons) == 8
+
+
+def test_great_expectations_is_imported_late_quiet_and_without_litter(tmp_path: Path) -> None:
+    code = (
+        "import sys; from sarflood.validation.checkpoint import validate_table;"
+        "early = 'great_expectations' in sys.modules;"
+        "from validation_tables import BANDS, PARAMS, patch_table;"
+        "validate_table(patch_table(count=3), bands=BANDS, units='db', params=PARAMS);"
+        "sys.exit(early)"
+    )
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": str(Path(__file__).parent),
+            "TMPDIR": str(temporary),
+            "HOME": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert list(temporary.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [temporary]
