@@ -1,5 +1,3 @@
 """Retrain, gate and serve Sentinel-1 flood mapping models, event by event."""
 
-from importlib.metadata import version
-
-__version__ = version("sarflood")
+__version__ = "0.1.0"

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sarflood.errors import GateRefusedError, InputError, SarfloodError
-from sarflood.process import NO_TELEMETRY, dvc, running
+from sarflood.process import NO_TELEMETRY, dvc
 from sarflood.workspace import Workspace, find_workspace
 
 app = typer.Typer(
@@ -386,17 +386,26 @@ def serve(
     Example: `sarflood serve --port 3000`, then
     `curl -F scene=@scene.tif -H 'Accept: application/geo+json' http://127.0.0.1:3000/predict`
     """
+    import tempfile
+
+    from sarflood.params import load_params
     from sarflood.promotion.registry import find_version
-    from sarflood.serving.bundle import serve_command, stored_tag
+    from sarflood.serving.bundle import bundle_folder, serve_command, stored_tag
+    from sarflood.serving.server import server, wait_until_ready
 
     place = find_workspace(workspace)
     tag = stored_tag(find_version(place, version).version, place.bentos)
-    err.print(f"{tag} on http://127.0.0.1:{port} (Ctrl-C ends it)")
-    with running(serve_command(tag, port), place.root, place.environment()) as process:
-        for line in process.stdout or ():
-            err.print(line.rstrip(), markup=False, highlight=False)
-        if process.wait():
-            raise SarfloodError(f"{tag}: the service ended with code {process.returncode}")
+    limit = load_params(place.params).serving.ready_within_s
+    command = serve_command(str(bundle_folder(tag, place.bentos)), port)
+    log = place.cache / f"serve-{port}.log"
+    with (
+        tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
+        server(command, Path(home), log) as process,
+    ):
+        wait_until_ready(process, port, ready_within_s=limit, name=tag, log=log)
+        err.print(f"{tag} answers on http://127.0.0.1:{port}; log in {log}; Ctrl-C ends it")
+        process.wait()
+    raise SarfloodError(f"{tag}: the service ended; see {log}")
 
 
 @app.command("map")

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 # All are multiples of 64, the deepest U-Net's pooling: tiles then pool the same pixels together as
-# the whole scene would.
+# the whole scene would. With `keep_large_buffers`, a U-Net of width 8 and 4 bands takes 0.27 CPU
+# seconds a megapixel of scene at 1024 pixels, 0.32 at 704, 0.37 at 512; without it 0.54 at 1024.
 TILE = 1024
 OVERLAP = 128
 # So near to a tile's edge the network lacks context; there the neighbour's answer counts alone.

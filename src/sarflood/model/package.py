@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
+from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.unet import UNet, channels_last
 
 WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
@@ -134,6 +135,7 @@ def load_model(folder: Path) -> FloodModel:
     Raises:
         InputError: A file is missing or damaged, or the weights do not fit the manifest.
     """
+    keep_large_buffers()
     manifest = load_manifest(folder)
     network = UNet(len(manifest.bands), manifest.width, manifest.depth)
     try:

@@ -64,14 +64,15 @@ def build_bundle(
     return tag
 
 
-def _bundle_folder(tag: str, store: Path) -> Path:
+def bundle_folder(tag: str, store: Path) -> Path:
+    """Return where a tag, such as `flood-unet:v0.3.0`, lies in the store once it is built."""
     name, _, version = tag.partition(":")
     return store / "bentos" / name / version
 
 
 def _is_built(tag: str, store: Path) -> bool:
     # BentoML moves a bundle into its store once it is whole.
-    return (_bundle_folder(tag, store) / "bento.yaml").is_file()
+    return (bundle_folder(tag, store) / "bento.yaml").is_file()
 
 
 def _lay_out(context: Path, code: Path, package: Path, version: str) -> None:
@@ -146,7 +147,7 @@ def serving_bundle(tag: str, store: Path, *, ready_within_s: float, log: Path) -
             has the last lines of its log.
     """
     version = tag.partition(":")[2]
-    folder = _bundle_folder(stored_tag(version, store), store)
+    folder = bundle_folder(stored_tag(version, store), store)
     port = free_port()
     with (
         tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,

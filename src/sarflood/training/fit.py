@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from sarflood.errors import InputError
+from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.losses import CombinedLoss, build_loss
 from sarflood.model.package import normalise
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import Params, TrainParams
 from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics
-from sarflood.training.allocator import keep_large_buffers
 from sarflood.training.calibrate import BINS, best_threshold, count_by_probability
 
 WARM_UP = 0.1  # share of the training in which the learning rate rises
