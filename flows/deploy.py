@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -15,7 +15,11 @@ from sarflood.promotion.registry import Version, find_version
 from sarflood.workspace import Workspace
 
 
-@flow(name="deploy", validate_parameters=False)
+def _run_name() -> str:
+    return f"deploy {runtime.flow_run.parameters.get('version') or 'the version in production'}"
+
+
+@flow(name="deploy", flow_run_name=_run_name, validate_parameters=False)
 def deploy(version: str | None = None, workspace: str | None = None) -> State[dict[str, Any]]:
     """Make the bundle of a version (by default the one in production) ready to be served."""
     place = open_workspace(workspace)

@@ -42,7 +42,13 @@ def reproduce(workspace: Workspace, stage: str) -> None:
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:
     """Leave a table artifact; `key` is turned into what Prefect takes for one."""
-    table = [dict(row) for row in rows]
+    table = [
+        {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
     create_table_artifact(key=_key(key), table=table, description=description)
 
 

@@ -106,7 +106,7 @@ def test_empty_tiles_are_noted_but_are_no_fault(workspace: Workspace, source: Pa
     done = take(workspace, source)
     assert (done.accepted, done.refused, done.empty) == (6, 0, 4)
     assert {str(note["reasons"]) for note in notes(workspace)} == {
-        "['no pixel has data in all bands']"
+        "['too few pixels have data in all bands']"
     }
 
 

@@ -26,7 +26,7 @@ from sarflood.validation.checkpoint import validate_table
 from sarflood.validation.verdict import Verdict
 from sarflood.workspace import Workspace
 
-EMPTY = "no pixel has data in all bands"
+EMPTY = "too few pixels have data in all bands"
 Progress = Callable[[int, int], object]  # items done, items in all
 
 
@@ -77,7 +77,7 @@ def ingest_event(
     reader = recognise(source)
     event = _manifest(reader.facts(source), event_id, said)
     with _staging(workspace, event_id) as staging:
-        refusals, items = _read(reader, source, event, staging, on_progress)
+        refusals, items = _read(reader, source, event, staging, params, on_progress)
         index = pd.read_parquet(staging / "index.parquet")
         if index.empty:
             put_into_quarantine(workspace.quarantine / event_id, refusals)
@@ -149,7 +149,12 @@ def _staging(workspace: Workspace, event_id: str) -> Iterator[Path]:
 
 
 def _read(
-    reader: Reader, source: Path, event: Event, staging: Path, on_progress: Progress | None
+    reader: Reader,
+    source: Path,
+    event: Event,
+    staging: Path,
+    params: ValidationParams,
+    on_progress: Progress | None,
 ) -> tuple[list[Refusal], dict[str, Item]]:
     """Write all readable patches into `staging`; return what could not be read, and the items."""
     facts = reader.facts(source)
@@ -160,7 +165,7 @@ def _read(
             usable, empty = 0, []
             try:
                 for patch in reader.read(item):
-                    if np.isfinite(patch.image).all(axis=0).any():
+                    if np.isfinite(patch.image).all(axis=0).mean() >= params.min_valid_share:
                         writer.add(_in_stored_units(patch, facts), item.name)
                         usable += 1
                     else:

@@ -1,0 +1,27 @@
+"""`sarflood …`: one verb a user intention, each importing the heavy libraries that it uses."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.markup import escape
+
+# Importing a module of verbs registers them, in the order in which `--help` shows them.
+from sarflood.cli import events, training, versions  # noqa: F401
+from sarflood.cli.console import app, err
+from sarflood.errors import SarfloodError
+from sarflood.process import NO_TELEMETRY
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are one message and an exit code."""
+    os.environ.update(NO_TELEMETRY)
+    try:
+        app(prog_name="sarflood")
+    except SarfloodError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)

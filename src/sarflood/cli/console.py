@@ -1,0 +1,68 @@
+"""What the verbs share: the application, its consoles, tables, running a flow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sarflood.errors import GateRefusedError
+from sarflood.workspace import Workspace
+
+app = typer.Typer(
+    help="Retrain, gate and serve Sentinel-1 flood mapping models, event by event.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+Where = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="The workspace; by default the one you stand in."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+EventId = Annotated[str, typer.Option("--event", help="Id of the event, such as `ulysses-2020`.")]
+
+
+def show(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+    """Print rows as a table or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        err.print(empty)
+        return
+    table = Table(*rows[0], box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*("–" if value is None else str(value) for value in row.values()))
+    out.print(table)
+
+
+def run_flow(workspace: Workspace, flow_name: str, /, **parameters: Any) -> Any:
+    """Run a flow of the workspace by its entry point, as Prefect itself does."""
+    os.environ.update(workspace.environment())
+    # Two busy cores may need longer than Prefect's 20 s to start the server inside this process.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    sys.path.insert(0, str(workspace.root))
+    from prefect.flows import load_flow_from_entrypoint
+
+    flow: Any = load_flow_from_entrypoint(f"{workspace.root}/flows/{flow_name}.py:{flow_name}")
+    return flow(workspace=str(workspace.root), **parameters)
+
+
+def say_retrained(outcome: dict[str, Any]) -> None:
+    """Say what became of a retraining; a refusal is raised."""
+    new = "" if outcome["new"] else ", nothing new"
+    iou = outcome["iou"]
+    line = f"{outcome['version']}{new}: IoU {iou:.4f}, gate {outcome['verdict']}"
+    if outcome["verdict"] == "refused":
+        raise GateRefusedError(f"{line}: {'; '.join(outcome['refusals'])}; the champion stays")
+    out.print(line)
