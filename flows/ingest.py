@@ -59,7 +59,7 @@ def take_in(workspace: Workspace, source: Path, event: str, said: Said) -> Inges
             logger.info("%s: %d of %d items read", event, done, total)
 
     params = load_params(workspace.params).validation
-    done = ingest_event(workspace, source, event, said, params, progress)
+    done = ingest_event(workspace, source, event, said, params, progress, logger.warning)
     rows = [
         {
             "expectation": item.name,
@@ -78,7 +78,8 @@ def take_in(workspace: Workspace, source: Path, event: str, said: Said) -> Inges
 def track(workspace: Workspace, done: Ingested) -> bool:
     """Hand the event to DVC and git, and tell Prefect of it; say whether that was new."""
     event = done.event.id
-    new = track_event(workspace, event, f"Ingest event {event}: {done.accepted} patches")
+    with workspace.exclusive(get_run_logger().warning):
+        new = track_event(workspace, event, f"Ingest event {event}: {done.accepted} patches")
     if new:
         emit_event(
             event="sarflood.event.ingested",

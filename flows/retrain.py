@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from filelock import FileLock
 from prefect import flow, get_run_logger, runtime, task
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed
 
 from flows.deploy import bundle
-from flows.support import open_workspace, reproduce, show_table, show_text
-from sarflood.promotion.promote import known_candidate, promote, record_candidate
+from flows.support import open_workspace, run_stages, show_table, show_text
+from sarflood.ingest.track import track_event
+from sarflood.promotion.gate import Check
+from sarflood.promotion.promote import (
+    check_code_is_committed,
+    known_candidate,
+    promote,
+    record_candidate,
+    record_run,
+)
 from sarflood.promotion.registry import Version, note_champion
 from sarflood.workspace import Workspace
 
@@ -35,35 +42,39 @@ def retrain(event: str | None = None, workspace: str | None = None) -> State[dic
         workspace: Its folder; by default the one that the process stands in.
     """
     place = open_workspace(workspace)
-    place.cache.mkdir(exist_ok=True)
-    with FileLock(place.cache / "retrain.lock"):
+    check_code_is_committed(place)
+    with place.exclusive(get_run_logger().warning):
+        track_untracked(place)
         fit(place)
         version = known_candidate(place)
         new = version is None
         if version is None:
-            gate = judge(place)
-            version = register(place, event, gate)
+            version = register(place, event, judge(place))
         outcome: dict[str, Any] = {"version": version.version, "iou": version.iou, "new": new}
-        if not version.gate_passed:
-            refusals = _refusals(place)
-            outcome |= {"verdict": "refused", "refusals": refusals}
-            return Completed(name="Refused", message="; ".join(refusals), data=outcome)
-        outcome["verdict"] = "passed"
         if version.promotions:
-            return Completed(name="Nothing new", message=_known(version), data=outcome)
-        bundle(place, version)
-        put_in_production(place, version)
-    return Completed(name="Promoted", message=f"{version.version} serves", data=outcome)
+            record_run(place, f"Evaluate {version.version} again")
+            state, message = "Nothing new", _known(version)
+        elif not version.gate_passed:
+            outcome["refusals"] = _refusals(place)
+            state, message = "Refused", "; ".join(outcome["refusals"])
+        else:
+            bundle(place, version)
+            put_in_production(place, version)
+            state, message = "Promoted", f"{version.version} serves"
+    outcome |= {"state": state, "message": message}
+    return Completed(name=state, message=message, data=outcome)
 
 
 @task(task_run_name="validate, split, train, evaluate", persist_result=False)
 def fit(workspace: Workspace) -> None:
     """Reproduce the stages up to the evaluation; leaves the metrics as a table."""
-    reproduce(workspace, "evaluate")
+    run_stages(workspace, "evaluate")
     evaluation = json.loads((workspace.metrics / "evaluation.json").read_text(encoding="utf-8"))
+    scored = {"all test patches": evaluation["test"], **evaluation["events"]}
+    scored |= {f"{event} (held out)": row for event, row in evaluation["held_out"].items()}
     rows = [
         {"patches of": name, **{key: row.get(key) for key in _SHOWN}}
-        for name, row in {"all events": evaluation["test"], **evaluation["events"]}.items()
+        for name, row in scored.items()
     ]
     show_table("evaluation", rows, "The candidate and two baselines on the same test patches")
 
@@ -75,7 +86,7 @@ _SHOWN = ("patches", "iou", "f1", "precision", "recall", "otsu_iou", "fitted_thr
 def judge(workspace: Workspace) -> dict[str, Any]:
     """Note the champion, reproduce the gate; leaves the verdict as a table."""
     note_champion(workspace)
-    reproduce(workspace, "gate")
+    run_stages(workspace, "gate")
     verdict: dict[str, Any] = json.loads((workspace.metrics / "gate.json").read_text("utf-8"))
     word = "passed" if verdict["passed"] else "refused"
     show_table("gate", verdict["checks"], f"The gate {word} the candidate")
@@ -105,15 +116,24 @@ def put_in_production(workspace: Workspace, version: Version) -> None:
     )
 
 
+def track_untracked(workspace: Workspace) -> None:
+    """Track events that an ingest, killed after it had published them, left to itself."""
+    for manifest in sorted(workspace.events.glob("*/event.yaml")):
+        event = manifest.parent.name
+        if track_event(workspace, event, f"Ingest event {event}"):
+            get_run_logger().warning("event %s was not tracked; it is now", event)
+
+
 def _refusals(workspace: Workspace) -> list[str]:
     verdict = json.loads((workspace.metrics / "gate.json").read_text(encoding="utf-8"))
-    return [
-        f"{check['name']} is {check['observed']}, needs {check['threshold']}"
-        for check in verdict["checks"]
-        if not check["passed"]
-    ]
+    checks = [Check(**check) for check in verdict["checks"]]
+    return [check.refusal() for check in checks if not check.passed]
 
 
 def _known(version: Version) -> str:
-    state = "in production" if version.production else "was in production before"
-    return f"nothing new: the present data and settings are {version.version}, {state}"
+    if version.production:
+        return f"the present data and settings give {version.version}, which is in production"
+    return (
+        f"the present data and settings give {version.version}, which was in production before and "
+        f"was rolled back; `sarflood promote {version.version}` brings it back"
+    )

@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from sarflood.errors import SarfloodError
-from sarflood.process import dvc
+from sarflood.stages import reproduce
 from sarflood.workspace import Workspace, find_workspace
 
 
@@ -34,10 +34,9 @@ def open_workspace(path: str | None) -> Workspace:
     return find_workspace(Path(path) if path else None)
 
 
-def reproduce(workspace: Workspace, stage: str) -> None:
-    """Run `dvc repro` up to a stage, its output streamed into the run's log."""
-    logger = get_run_logger()
-    dvc(workspace.root, "repro", stage, on_line=lambda line: line.strip() and logger.info(line))
+def run_stages(workspace: Workspace, last: str) -> None:
+    """Run the DVC stages up to `last`, their output streamed into the run's log."""
+    reproduce(workspace, last, get_run_logger().info)
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:

@@ -77,6 +77,8 @@ def shorten_training() -> None:
     path = WORKSPACE / "params.yaml"
     text = path.read_text(encoding="utf-8")
     for old, new in SHORTER.items():
+        if old not in text:
+            sys.exit(f"{path}: has no line `{old}`; scripts/demo.py must follow params.yaml")
         text = text.replace(old, new)
     path.write_text(text, encoding="utf-8")
     subprocess.run(

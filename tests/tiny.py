@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,17 @@ def write_package(folder: Path) -> Path:
     images[0, :, :50] = np.nan
     np.savez(folder / "recorded.npz", images=images, masks=map_patches(model, images))
     return folder
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 100 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def speckle(bands: int, height: int, width: int, seed: int = 0) -> NDArray[np.float32]:

@@ -37,8 +37,14 @@ class ValidationParams(Closed):
     def _pair(cls, values: Any) -> Any:
         """YAML has lists where the model has a pair."""
         if isinstance(values, dict) and isinstance(values.get("db_range"), list):
-            return {**values, "db_range": tuple(float(end) for end in values["db_range"])}
+            return {**values, "db_range": tuple(values["db_range"])}
         return values
+
+    @model_validator(mode="after")
+    def _low_high(self) -> ValidationParams:
+        if not self.db_range[0] < self.db_range[1]:
+            raise ValueError(f"db_range {list(self.db_range)}: low comes first, then high")
+        return self
 
 
 class SplitParams(Closed):
@@ -47,6 +53,12 @@ class SplitParams(Closed):
     val_share: Annotated[float, Field(gt=0.0, le=0.4)]
     test_share: Annotated[float, Field(gt=0.0, le=0.4)]
     guard_patches: Annotated[int, Field(ge=0, le=8)]
+
+    @model_validator(mode="after")
+    def _half_to_train(self) -> SplitParams:
+        if self.val_share + self.test_share > 0.5:
+            raise ValueError("val_share and test_share together may take half at most")
+        return self
 
 
 class ModelParams(Closed):
@@ -81,6 +93,8 @@ class LossParams(Closed):
     def _some_weight(self) -> LossParams:
         if not sum(self.terms.values()) > 0:
             raise ValueError("at least one term needs a weight above 0")
+        if self.tversky_alpha + self.tversky_beta == 0:
+            raise ValueError("tversky_alpha and tversky_beta cannot both be 0")
         return self
 
 
@@ -96,7 +110,8 @@ class GateParams(Closed):
 class ServingParams(Closed):
     """Limits of the service and of the check that a new bundle must pass."""
 
-    max_megabytes: Annotated[int, Field(ge=1, le=4096)]
+    # A bundle's recorded patches, too, must fit into one upload.
+    max_megabytes: Annotated[int, Field(ge=16, le=4096)]
     max_megapixels: Annotated[int, Field(ge=1, le=4096)]
     ready_within_s: Annotated[float, Field(gt=0.0, le=600.0)]
 
@@ -111,6 +126,16 @@ class Params(Closed):
     loss: LossParams
     gate: GateParams
     serving: ServingParams
+
+    @model_validator(mode="after")
+    def _crop_deep_enough(self) -> Params:
+        # A level of a single pixel has no batch statistics.
+        if self.train.crop < 2 * 2**self.model.depth:
+            raise ValueError(
+                f"train.crop {self.train.crop} is too small for model.depth {self.model.depth}: "
+                f"at least {2 * 2**self.model.depth}"
+            )
+        return self
 
 
 def load_params(path: Path) -> Params:
@@ -132,7 +157,8 @@ def load_params(path: Path) -> Params:
 
 def _explain(item: Any) -> str:
     """Say one error of pydantic as `key = value: what is allowed`."""
-    location = [str(part) for part in item["loc"] if part != "[key]"]
+    # pydantic adds the index in a pair, and a mark for a wrong key.
+    location = [part for part in item["loc"] if isinstance(part, str) and part != "[key]"]
     key = ".".join(location) or "the whole file"
     if item["type"] == "extra_forbidden":
         known = _keys_of(location[:-1])
@@ -141,7 +167,9 @@ def _explain(item: Any) -> str:
         return f"{key}: missing; allowed: {_allowed(location)}"
     if item["type"] == "literal_error" and "[key]" in map(str, item["loc"]):
         return f"{key}: unknown; allowed: {', '.join(get_args(LossName))}"
-    reason = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}"
+    reason = item["msg"]
     return f"{key} = {item['input']!r}: {reason}; allowed: {_allowed(location)}"
 
 

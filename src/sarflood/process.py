@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sarflood.errors import SarfloodError
 
-# Telemetry is switched off here, once, for this process and every child of it.
+# What switches telemetry off, for every child and, by the command line, for this process.
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -94,11 +94,37 @@ def run(
     return "\n".join(lines)
 
 
+def capture(command: Sequence[str | Path], cwd: Path) -> str:
+    """Run a short command and return its standard output alone, fit to be parsed.
+
+    Raises:
+        SarfloodError: The program is missing, or it ended with another code than 0.
+    """
+    words = [str(part) for part in command]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise SarfloodError(f"{error.filename}: not found; is {words[0]} installed?") from error
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise SarfloodError(f"`{' '.join(words)}` ended with code {done.returncode}: {said}")
+    return done.stdout
+
+
 def git(root: Path, *arguments: str) -> str:
-    """Run git in `root` and return what it printed."""
-    return run(["git", *arguments], root)
+    """Run git in `root` and return its standard output."""
+    return capture(["git", *arguments], root)
 
 
-def dvc(root: Path, *arguments: str, on_line: Callable[[str], object] | None = None) -> str:
-    """Run DVC in `root` with this Python and return what it printed."""
-    return run([sys.executable, "-m", "dvc", *arguments], root, on_line=on_line)
+def dvc(root: Path, *arguments: str) -> str:
+    """Run DVC in `root` with this Python and return its standard output."""
+    return capture([sys.executable, "-m", "dvc", *arguments], root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,14 +39,18 @@ def make_workspace(folder: Path, remote: str | None = None) -> Workspace:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already and not empty; name a new folder")
-    source = _source()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    target = folder.resolve()
-    git(source, "clone", "--quiet", "--no-tags", "--no-hardlinks", str(source), str(target))
-    for key, value in _identity(source).items():
-        git(target, "config", key, value)
+    source, target = _source(), folder.resolve()
     url = remote or str(target.with_name(f"{target.name}-remote"))
-    dvc(target, "remote", "add", "--quiet", "--local", "--default", "--force", "storage", url)
+    if "://" not in url:
+        url = str(Path(url).resolve())  # DVC would take it from the workspace's own folder
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+        clone = Path(temporary) / "workspace"
+        git(source, "clone", "--quiet", "--no-tags", "--no-hardlinks", str(source), str(clone))
+        for key, value in _identity(source).items():
+            git(clone, "config", key, value)
+        dvc(clone, "remote", "add", "--quiet", "--local", "--default", "storage", url)
+        clone.rename(target)
     return Workspace(target)
 
 
@@ -87,13 +92,12 @@ def examine(folder: Path | None) -> list[Finding]:
         ),
         _program("git"),
         *(_package(name) for name in ("prefect", "torch", "dvc", "gto", "bentoml")),
-        _disk(folder or Path.cwd()),
     ]
     try:
         workspace = find_workspace(folder)
-    except InputError as error:
-        return [*findings, Finding("workspace", False, "none", str(error))]
-    return [*findings, *_of_workspace(workspace)]
+        return [*findings, _disk(workspace.root), *_of_workspace(workspace)]
+    except SarfloodError as error:
+        return [*findings, Finding("workspace", False, "not usable", str(error))]
 
 
 def _program(name: str) -> Finding:

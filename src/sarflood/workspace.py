@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from sarflood.errors import InputError
 from sarflood.process import git
@@ -77,6 +81,25 @@ class Workspace:
     def cache(self) -> Path:
         """What can be made again at any time: fetched versions, temporary files."""
         return self.root / ".sarflood"
+
+    @contextmanager
+    def exclusive(self, on_wait: Callable[[str], object]) -> Iterator[None]:
+        """Be the only one who changes events, stages or versions; others wait and say so.
+
+        DVC refuses a second command that touches what a running one works on, so an event that
+        arrives during a training has to wait for its end.
+        """
+        self.cache.mkdir(exist_ok=True)
+        lock = FileLock(self.cache / "workspace.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait(f"another command works in {self.root}; waiting for its end")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def commit(self) -> str:
         """Return the full hash of the commit that the workspace stands on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import rasterio
 
@@ -122,6 +124,9 @@ def loop() -> Iterator[Loop]:
             )
         loop.sarflood("ingest one", "ingest", folder / "one", "--event", "one")
         loop.sarflood("retrain", "retrain")
+        # As if the run had been killed just before the promotion.
+        git(loop.workspace.root, "tag", "--delete", "flood-unet#production#1")
+        loop.sarflood("retrain resumed", "retrain")
         loop.sarflood("retrain again", "retrain")
         edit(loop, {"min_iou: 0.05": "min_iou: 0.999"})
         loop.sarflood("ingest two", "ingest", folder / "two", "--event", "two", "--retrain")
@@ -149,15 +154,22 @@ def test_the_first_candidate_is_promoted(loop: Loop) -> None:
     ran = loop.ran["retrain"]
     assert ran.code == 0, ran.err
     first = loop.versions()[-1]
-    assert f"{first.version}: IoU {first.iou:.4f}, gate passed" in ran.out
+    assert f"v0.1.0 (IoU {first.iou:.4f}): promoted; v0.1.0 serves" in ran.out
     assert (first.version, first.production, first.events) == ("v0.1.0", True, ("one",))
     assert "epoch 3/3" in ran.err, "progress goes to stderr"
+
+
+def test_a_run_killed_before_the_promotion_is_finished_by_the_next(loop: Loop) -> None:
+    ran = loop.ran["retrain resumed"]
+    assert ran.code == 0, ran.err
+    assert "v0.1.0 serves" in ran.out
+    assert "Running stage" not in ran.err, "nothing is trained or judged again"
 
 
 def test_a_second_retraining_finds_nothing_new(loop: Loop) -> None:
     ran = loop.ran["retrain again"]
     assert ran.code == 0, ran.err
-    assert "v0.1.0, nothing new" in ran.out
+    assert "nothing new; the present data and settings give v0.1.0, which is in pro" in ran.out
     assert "Running stage" not in ran.err
     assert [item.version for item in loop.versions()] == ["v0.2.0", "v0.1.0"]
 
@@ -165,7 +177,7 @@ def test_a_second_retraining_finds_nothing_new(loop: Loop) -> None:
 def test_a_refused_candidate_is_a_version_and_the_champion_stays(loop: Loop) -> None:
     ran = loop.ran["ingest two"]
     assert ran.code == 4, ran.err
-    assert "needs 0.999" in ran.err
+    assert "needs at least 0.9990" in ran.err
     assert "the champion stays" in ran.err
     assert "Traceback" not in ran.err
     second, first = loop.versions()
@@ -202,7 +214,7 @@ def test_every_run_can_be_seen_in_prefect(loop: Loop) -> None:
     assert runs["ingest one"] == "Accepted"
     assert runs["retrain after two"] == "Refused"
     states = sorted(run["state"]["name"] for run in loop.post("flow_runs"))
-    assert states.count("Promoted") == 1
+    assert states.count("Promoted") == 2
     assert states.count("Nothing new") == 1
     keys = {artifact["key"] for artifact in loop.post("artifacts")}
     assert {"validation-one", "evaluation", "gate", "model-card", "bundle-v0-1-0"} <= keys
@@ -271,9 +283,53 @@ def test_a_wrong_setting_stops_the_run_before_it_starts(loop: Loop) -> None:
         ran = loop.sarflood("wrong", "train")
     finally:
         loop.workspace.params.write_text(text, "utf-8")
-    assert ran.code != 0
+    assert ran.code == 2
     assert "model.width = 1" in ran.err
     assert "2 to 128" in ran.err
+
+
+def test_code_that_is_not_committed_makes_no_version(loop: Loop) -> None:
+    path = loop.workspace.root / "src" / "sarflood" / "errors.py"
+    text = path.read_text("utf-8")
+    try:
+        path.write_text(f"{text}# changed\n", "utf-8")
+        ran = loop.sarflood("changed code", "retrain")
+    finally:
+        path.write_text(text, "utf-8")
+    assert ran.code == 2
+    assert "not committed: src/sarflood/errors.py" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_without_an_earlier_champion_there_is_no_rollback(loop: Loop) -> None:
+    ran = loop.sarflood("rollback", "rollback")
+    assert ran.code == 2
+    assert "no earlier champion" in ran.err
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_training_and_all_that_it_started(loop: Loop, sign: signal.Signals) -> None:
+    text = loop.workspace.params.read_text("utf-8")
+    command = [sys.executable, "-m", "sarflood.cli", "train"]
+    try:
+        loop.workspace.params.write_text(text.replace("epochs: 3", "epochs: 999"), "utf-8")
+        with subprocess.Popen(
+            command, cwd=loop.workspace.root, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr
+            for line in process.stderr:
+                if line.startswith("epoch 1/"):
+                    break
+            started = psutil.Process(process.pid).children(recursive=True)
+            assert len(started) >= 2
+            process.send_signal(sign)
+            process.stderr.read()
+        assert process.returncode == 130
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert not alive
+    finally:
+        loop.workspace.params.write_text(text, "utf-8")
+        git(loop.workspace.root, "checkout", "--", ".")
 
 
 def test_the_report_and_the_docs_load_nothing_from_elsewhere(loop: Loop) -> None:

@@ -10,7 +10,7 @@ import pytest
 from evaluation_events import constant_model, make_events, make_split, random_model
 
 from sarflood.errors import InputError
-from sarflood.evaluation.evaluate import evaluate
+from sarflood.evaluation.evaluate import evaluate, read_patches
 from sarflood.evaluation.recorded import write_recorded
 from sarflood.model.package import FloodModel
 from sarflood.patches.store import EventPatches
@@ -53,6 +53,47 @@ def test_the_model_is_scored_on_the_test_patches_of_all_labelled_events(
     assert set(found.metrics["events"]) == {"east", "west"}
     assert found.metrics["events"]["east"]["patches"] == 20
     json.dumps(found.metrics, allow_nan=False)
+
+
+def test_a_held_out_event_is_scored_apart_and_changes_nothing_else(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame, tmp_path: Path
+) -> None:
+    is_east = split["event"] == "east"
+    found = evaluate(model, events, split.assign(split=split["split"].mask(is_east, "held_out")))
+    without = evaluate(model, events, split[~is_east])
+    assert set(found.metrics["events"]) == {"west"}
+    assert without.metrics["held_out"] == {}
+    assert found.metrics | {"held_out": {}} == without.metrics
+    pd.testing.assert_frame_equal(found.precision_recall, without.precision_recall)
+    pd.testing.assert_frame_equal(found.test_patches, without.patches)
+    held_out = found.patches[found.patches["part"] == "held_out"]
+    assert set(held_out["event"]) == {"east"}
+    assert set(found.metrics["held_out"]) == {"east"}
+    figures = found.metrics["held_out"]["east"]
+    assert figures.keys() == found.metrics["test"].keys()
+    assert figures["patches"] == len(held_out) == 24
+    tested = evaluate(model, events, split.assign(split=split["split"].mask(is_east, "test")))
+    assert figures["iou"] == tested.metrics["events"]["east"]["iou"]
+    for name, patches in (("a.npz", found.patches), ("b.npz", without.patches)):
+        write_recorded(tmp_path / name, model, events, patches)
+    with np.load(tmp_path / "a.npz") as recorded, np.load(tmp_path / "b.npz") as expected:
+        np.testing.assert_array_equal(recorded["images"], expected["images"])
+
+
+@pytest.mark.parametrize("event", ["2019", "007", "null", "1e5", "nan"])
+def test_the_table_of_patches_survives_csv(
+    events: list[EventPatches], split: pd.DataFrame, event: str, tmp_path: Path
+) -> None:
+    patches = evaluate(constant_model(-9.0), events, split).patches
+    assert patches["iou"].isna().any()
+    patches["event"] = event
+    patches.to_csv(tmp_path / "patches.csv", index=False)
+    pd.testing.assert_frame_equal(read_patches(tmp_path / "patches.csv"), patches)
+
+
+def test_a_table_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"patches\.csv: cannot be read"):
+        read_patches(tmp_path / "patches.csv")
 
 
 def test_pixels_without_data_or_label_are_not_scored(

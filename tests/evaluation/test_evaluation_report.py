@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,25 @@ def test_the_report_names_the_figures_of_the_model_and_of_both_baselines(
             assert f"{figures_of[key]:.3f}" in text, key
     assert f"{int(evaluation.patches['fn'].sum()):,} (" in text
     assert "3 epochs in 1.5 minutes" in text
+
+
+def test_a_held_out_event_is_marked_and_no_test_patch(
+    model: FloodModel, events: list[EventPatches], tmp_path: Path
+) -> None:
+    split = make_split(events)
+    split["split"] = split["split"].mask(split["event"] == "west", "held_out")
+    found = evaluate(model, events, split)
+    path = tmp_path / "report.html"
+    write_report(
+        path, manifest=model.manifest, evaluation=found, training=TRAINING, events=events,
+        model=model, gate=None,
+    )  # fmt: skip
+    text = Page(path.read_text(encoding="utf-8")).text
+    row = next(n for n, words in enumerate(text) if words.startswith("west (Flood of west"))
+    assert text[row].endswith(", held out")
+    assert text[row + 3] == f"{found.metrics['held_out']['west']['iou']:.3f}"
+    assert any(f"{int(found.test_patches['fn'].sum()):,} (" in words for words in text)
+    assert not any("west/p" in words for words in text)
 
 
 def test_the_report_says_what_the_model_was_made_of(report: str, model: FloodModel) -> None:

@@ -76,7 +76,8 @@ def test_a_clean_source_becomes_an_event(workspace: Workspace, source: Path) -> 
     assert opened.event.units == "uint8"
     assert opened.images.shape == (10, 2, 256, 256)
     assert not workspace.quarantine.exists()
-    assert not [path for path in workspace.cache.rglob("*") if path.suffix != ".lock"][1:]
+    left = {path.name for path in workspace.cache.rglob("*") if path.is_file()}
+    assert left <= {"alabama.lock", "workspace.lock"}
 
 
 def test_bad_patches_go_to_quarantine_with_their_files(workspace: Workspace, source: Path) -> None:
@@ -133,8 +134,22 @@ def test_the_same_source_again_changes_nothing(workspace: Workspace, source: Pat
 def test_an_id_is_not_taken_twice(workspace: Workspace, source: Path) -> None:
     take(workspace, source)
     tile(source / "tiles", 20)
+    tile(source / "tiles", 21, constant=True)
     with pytest.raises(InputError, match="choose another --event id"):
         take(workspace, source)
+    assert not workspace.quarantine.exists(), "the event that has the id is left alone"
+
+
+def test_a_patch_that_another_event_holds_is_refused(workspace: Workspace, source: Path) -> None:
+    take(workspace, source)
+    for number in range(5):
+        for path in source.rglob(f"*_y-{number}[._]*"):
+            path.unlink()
+    for number in range(20, 40):
+        tile(source / "tiles", number)
+    done = take(workspace, source, "again")
+    assert (done.accepted, done.refused) == (20, 5)
+    assert "are in event alabama already" in str(notes(workspace, "again")[0]["reasons"])
 
 
 @pytest.mark.parametrize("event", ["", "Has Capitals", "../up", "a/b", "-x", "a" * 64])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from tiny import speckle, tiny_model, write_scene
+from tiny import full_disk, speckle, tiny_model, write_scene
 
 from sarflood.errors import InputError
-from sarflood.mapping.outputs import write_map
+from sarflood.mapping.outputs import make_folder, write_map
 from sarflood.mapping.scene import SceneMap, map_scene
 
 
@@ -58,3 +58,22 @@ def test_an_earlier_map_is_replaced(tmp_path: Path, result: SceneMap) -> None:
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, result: SceneMap) -> None:
     with pytest.raises(InputError, match=r"scene\.tif: is a file; name a folder"):
         write_map(result, tmp_path / "scene.tif", version="v0.1.0", scene=tmp_path / "scene.tif")
+
+
+@pytest.mark.parametrize("folder", ["scene.tif/map", "n" * 300])
+def test_a_folder_that_cannot_be_is_refused_before_there_is_a_map(
+    tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "scene.tif").touch()
+    with pytest.raises(InputError, match="cannot be written: "):
+        make_folder(tmp_path / folder)
+
+
+def test_a_full_disk_leaves_the_earlier_map(tmp_path: Path, result: SceneMap) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "flood.tif").write_bytes(b"the old one")
+    with full_disk(), pytest.raises(InputError, match="out: cannot be written: File too large"):
+        write_map(result, folder, version="v0.1.0", scene=tmp_path / "scene.tif")
+    assert [path.name for path in folder.iterdir()] == ["flood.tif"]
+    assert (folder / "flood.tif").read_bytes() == b"the old one"

@@ -81,6 +81,13 @@ def test_the_scene_before_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     assert np.array_equal(map_scene(model, together).mask, map_scene(model, post, pre).mask)
 
 
+def test_grids_that_differ_by_less_than_a_hundredth_of_a_pixel_are_one(tmp_path: Path) -> None:
+    post = write_scene(tmp_path / "post.tif", speckle(1, 100, 100))
+    nearly = UTM @ Affine.translation(1e-3, 1e-3)
+    pre = write_scene(tmp_path / "pre.tif", speckle(1, 100, 100, seed=1), transform=nearly)
+    assert (map_scene(tiny_model(("vv", "vv_pre")), post, pre).mask != 255).all()
+
+
 def test_grey_levels_are_mapped_by_a_model_of_grey_levels(tmp_path: Path) -> None:
     image = (speckle(2, 200, 200) + 40).clip(1, 255).astype(np.uint8)
     image[:, :20] = 0
@@ -138,6 +145,30 @@ class TestRefusals:
             model=tiny_model(("vv", "vv_pre")),
         )
 
+    def test_a_scene_from_before_in_degrees_that_drifts_off_the_grid(self, tmp_path: Path) -> None:
+        grids = [Affine(pixel, 0, 121, 0, -1e-4, 16) for pixel in (1e-4, 1.009e-4)]
+        post, pre = (
+            write_scene(tmp_path / name, speckle(1, 20, 200), crs="EPSG:4326", transform=grid)
+            for name, grid in zip(("post.tif", "pre.tif"), grids, strict=True)
+        )
+        model = tiny_model(("vv", "vv_pre"))
+        self.refused(r"pre\.tif: not on the grid of .*post\.tif", post, pre, model=model)
+
+    def test_the_scene_itself_as_the_one_from_before(self, tmp_path: Path) -> None:
+        scene = write_scene(tmp_path / "post.tif", speckle(1, 100, 100), ("VV",))
+        (tmp_path / "folder").mkdir()
+        again = tmp_path / "folder" / ".." / "post.tif"
+        model = tiny_model(("vv", "vv_pre"))
+        self.refused(r"post\.tif: the scene itself", scene, scene, model=model)
+        self.refused(r"post\.tif: the scene itself", scene, again, model=model)
+
+    def test_two_bands_of_one_polarisation(self, tmp_path: Path) -> None:
+        names = ("Sigma0_VV_mst", "Sigma0_VH_mst", "Sigma0_VV_slv")
+        self.refused(
+            r"bands 1 \(Sigma0_VV_mst\) and 3 \(Sigma0_VV_slv\) are both vv",
+            write_scene(tmp_path / "stack.tif", speckle(3, 100, 100), names),
+        )
+
     @pytest.mark.parametrize("lacking", [{"crs": None}, {"transform": None}])
     @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
     def test_no_georeference(self, tmp_path: Path, lacking: dict[str, Any]) -> None:
@@ -145,8 +176,11 @@ class TestRefusals:
         self.refused(r"scene\.tif: no georeference; name its grid", scene)
 
     def test_a_grid_off_the_earth(self, tmp_path: Path) -> None:
-        scene = write_scene(tmp_path / "scene.tif", speckle(2, 100, 100), crs="EPSG:4326")
-        self.refused(r"scene\.tif: its grid .*EPSG:4326.* not lie on the Earth", scene)
+        for grid in (UTM, Affine(1e-4, 0, 500, 0, -1e-4, 10)):
+            scene = write_scene(
+                tmp_path / "scene.tif", speckle(2, 100, 100), crs="EPSG:4326", transform=grid
+            )
+            self.refused(r"scene\.tif: its grid .*EPSG:4326.* not lie on the Earth", scene)
 
     def test_values_that_are_no_backscatter(self, tmp_path: Path) -> None:
         amplitude = 10 ** (speckle(2, 100, 100) / 20) * 1000

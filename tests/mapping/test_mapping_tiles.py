@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -38,6 +40,18 @@ def test_rows_come_once_in_order_with_the_values_of_the_scene() -> None:
     assert np.allclose(together, scene, atol=1e-6, equal_nan=True)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_a_low_wide_scene_takes_memory_for_its_own_rows_only() -> None:
+    def predict(window: Window) -> NDArray[np.float32]:
+        return np.zeros((window.height, window.width), np.float32)
+
+    tracemalloc.start()
+    _, values = next(blended_rows(2, 1_000_000, predict))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert values.shape == (2, 1_000_000)
+    assert peak < 50e6
 
 
 def test_tiles_that_disagree_meet_without_a_step() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,26 @@ def test_no_data_in_any_band_gives_no_answer_there(model: FloodModel, images: np
     np.testing.assert_array_equal(np.isnan(probabilities), absent)
     np.testing.assert_array_equal(masks == 255, absent)
     assert set(np.unique(masks[~absent])) <= {0, 1}
+
+
+def test_an_infinite_value_is_no_data_too(model: FloodModel, images: np.ndarray) -> None:
+    absent = images.copy()
+    images[0, 1, 5, 6], images[0, 0, 7, 8] = np.inf, -np.inf
+    absent[0, 1, 5, 6] = absent[0, 0, 7, 8] = np.nan
+    assert torch.equal(model.normalise(images), model.normalise(absent))
+    probabilities = model.probabilities(images)
+    assert np.isnan(probabilities[0, 5, 6])
+    np.testing.assert_array_equal(probabilities, model.probabilities(absent))
+
+
+def test_masks_are_made_without_a_wider_copy(model: FloodModel) -> None:
+    probabilities = np.full((1, 2000, 1000), 0.7, np.float32)
+    tracemalloc.start()
+    masks = model.masks(probabilities)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert masks.dtype == np.uint8
+    assert peak < 2.2 * masks.nbytes
 
 
 def test_the_threshold_itself_is_wet(model: FloodModel) -> None:

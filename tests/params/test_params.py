@@ -45,6 +45,14 @@ def test_the_committed_settings_are_valid() -> None:
             ["train.learning_rate = 0.0", "above 0.0 to 1.0"],
         ),
         ("split:", "splits:", ["splits: unknown key", "validation, split"]),
+        (
+            "[-45.0, 15.0]",
+            "[15.0, -45.0]",
+            ["validation: db_range [15.0, -45.0]", "low comes first"],
+        ),
+        ("[-45.0, 15.0]", "[-45.0]", ["validation.db_range", "two numbers"]),
+        ("[-45.0, 15.0]", "[-45.0, null]", ["validation.db_range = None", "two numbers"]),
+        ("test_share: 0.2", "test_share: 0.4", ["split: val_share and test_share", "half"]),
         ("seed: 0", "seed: true", ["train.seed = True", "a whole number"]),
     ],
 )
@@ -66,6 +74,16 @@ def test_a_loss_without_weight_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text, "utf-8")
     with pytest.raises(InputError, match="at least one term needs a weight"):
+        load_params(path)
+
+
+def test_a_crop_too_small_for_the_network_is_refused(tmp_path: Path) -> None:
+    text = (
+        PARAMS.read_text("utf-8").replace("crop: 128", "crop: 64").replace("depth: 4", "depth: 6")
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=r"train\.crop 64 is too small for model\.depth 6.*128"):
         load_params(path)
 
 

@@ -103,3 +103,14 @@ def test_a_dry_event_is_split_too() -> None:
 
 def test_an_event_too_small_to_be_kept_apart_is_for_training() -> None:
     assert set(split_event(event(), grid(1, 2), PARAMS)) == {"train"}
+
+
+@pytest.mark.parametrize("scenes", [2, 5])
+def test_a_few_scenes_are_cut_alike(scenes: int) -> None:
+    """Two dates of one place share rows and columns, so that no ground is in two parts."""
+    parts = [grid(12, 10, seed).assign(grid=f"scene{seed}") for seed in range(scenes)]
+    index = pd.concat(parts, ignore_index=True)
+    split = split_event(event(), index, PARAMS)
+    assert split.value_counts(normalize=True)["train"] >= 0.4
+    assert {"train", "val", "test"} <= set(split)
+    assert (split.groupby([index["row"], index["col"]]).nunique() == 1).all()

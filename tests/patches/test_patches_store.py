@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert row["valid_share"] == pytest.approx(252 / 256)
     assert row["vv_mean"] == pytest.approx(-10, abs=0.1)
     assert opened.index["sha256"].nunique() == 3
+
+
+def test_a_patch_without_a_mask_is_no_part_of_a_labelled_event(tmp_path: Path) -> None:
+    with PatchWriter(tmp_path, EVENT, labelled=True) as writer:
+        writer.add(raw(0), "scene")
+        with pytest.raises(InputError, match=r"other: patch p1 has no mask, and event e is labell"):
+            writer.add(replace(raw(1), mask=None), "other")
+        writer.add(raw(2), "scene")
+    opened = open_event(tmp_path)
+    assert opened.masks is not None
+    assert len(opened.images) == len(opened.masks) == 2
 
 
 def test_a_copy_keeps_content_and_rows(tmp_path: Path) -> None:

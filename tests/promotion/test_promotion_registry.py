@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sarflood.errors import GateRefusedError, InputError
+from sarflood.errors import GateRefusedError, InputError, SarfloodError
 from sarflood.files import write_json
-from sarflood.process import git
+from sarflood.process import git, run
 from sarflood.promotion.promote import previous_champion, promote
 from sarflood.promotion.registry import (
     assign_production,
@@ -64,9 +64,6 @@ def test_promotions_in_a_row_end_with_the_last_one(workspace: Workspace) -> None
     assert now
     assert now.version == "v0.1.0"
     assert len(now.promotions) == 3
-    before = previous_champion(workspace)
-    assert before
-    assert before.version == "v0.2.0"
 
 
 def test_two_writers_take_turns(workspace: Workspace) -> None:
@@ -114,3 +111,25 @@ def test_a_promotion_waits_out_the_second_of_the_last(workspace: Workspace) -> N
         assign_production(workspace, "v0.1.0", "again")
     assert time.time() - started >= 1
     assert len(set(versions(workspace)[0].promotions)) == 3
+
+
+def test_going_back_twice_goes_back_two_champions(workspace: Workspace) -> None:
+    for iou in (0.7, 0.8, 0.9):
+        candidate(workspace, iou, passed=True)
+        assign_production(workspace, register(workspace, "candidate").version, "better")
+    for expected in ("v0.2.0", "v0.1.0"):
+        before = previous_champion(workspace)
+        assert before
+        assert before.version == expected
+        assign_production(workspace, before.version, "rollback")
+    assert previous_champion(workspace) is None
+
+
+def test_a_promotion_from_the_future_is_refused(workspace: Workspace) -> None:
+    candidate(workspace, 0.8, passed=True)
+    register(workspace, "first")
+    ahead = {"GIT_COMMITTER_DATE": f"{int(time.time()) + 3600} +0000"}
+    command = ["git", "tag", "-a", "-m", "ahead", "flood-unet#production#1", "flood-unet@v0.1.0^{}"]
+    run(command, workspace.root, environment=ahead)
+    with pytest.raises(SarfloodError, match="in the future; set this machine's clock right"):
+        assign_production(workspace, "v0.1.0", "now")

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.crs import CRS
-from tiny import UTM
+from tiny import UTM, full_disk
 
 from sarflood.errors import SarfloodError
 from sarflood.raster.cog import write_cog
@@ -31,21 +29,14 @@ def test_it_is_cloud_optimised_and_keeps_pixels_grid_and_no_data(tmp_path: Path)
     assert set(np.unique(overview)) <= {0, 1, 255}
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file can grow beyond 100 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("full_disk")
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "flood.tif"
     path.write_bytes(b"the old one")
     noise = np.random.default_rng(0).integers(0, 255, (1000, 1000)).astype(np.uint8)
-    with pytest.raises(SarfloodError, match=r"flood\.tif: cannot be written .* disk full"):
+    with (
+        full_disk(),
+        pytest.raises(SarfloodError, match=r"flood\.tif: cannot be written .* disk full"),
+    ):
         write_cog(path, noise, crs=CRS_51N, transform=UTM, description="flood")
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from tiny import UTM
 
+from sarflood.errors import InputError
 from sarflood.raster.areas import area_km2
 from sarflood.raster.polygons import flood_polygons
 
@@ -90,6 +91,37 @@ def test_a_polygon_across_the_antimeridian_is_cut_in_two() -> None:
     assert sorted(part.bounds[0] > 0 for part in geometry.geoms) == [False, True]
     assert all(part.bounds[2] - part.bounds[0] < 1 for part in geometry.geoms)
     assert feature["properties"]["area_km2"] == pytest.approx(area_km2(mask == 1, crs, fiji), 1e-3)
+
+
+@pytest.mark.parametrize("west", [-181.0, -180.5, 179.5])
+def test_degrees_beyond_the_antimeridian_are_cut_there_on_either_side(west: float) -> None:
+    mask = np.zeros((10, 100), np.uint8)
+    mask[2:5, :] = 1
+    grid, crs = Affine(0.01, 0.0, west, 0.0, -0.01, -16.0), CRS.from_epsg(4326)
+    (feature,) = flood_polygons(mask, ones(mask), crs, grid)["features"]
+    geometry = shapely.geometry.shape(feature["geometry"])
+    assert (geometry.bounds[0], geometry.bounds[2]) == (-180.0, 180.0) or west == -181.0
+    assert geometry.bounds[0] >= -180.0
+    assert geometry.bounds[2] <= 180.0
+    assert geometry.area == pytest.approx(0.03)
+    assert feature["properties"]["area_km2"] == pytest.approx(area_km2(mask == 1, crs, grid), 1e-3)
+
+
+def test_no_more_areas_are_outlined_than_asked_for() -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[::2, ::2] = 1
+    assert len(flood_polygons(mask, ones(mask), CRS_51N, UTM, at_most=25)["features"]) == 25
+    with pytest.raises(InputError, match="25 wet areas, at most 24"):
+        flood_polygons(mask, ones(mask), CRS_51N, UTM, at_most=24)
+
+
+def test_means_of_areas_over_many_rows_are_of_all_their_pixels() -> None:
+    mask = np.zeros((3000, 3), np.uint8)
+    mask[:, 0] = mask[2000:, 2] = 1
+    probability = np.linspace(0, 1, 3000, dtype=np.float32)[:, None].repeat(3, axis=1)
+    features = flood_polygons(mask, probability, CRS_51N, UTM)["features"]
+    means = [feature["properties"]["mean_probability"] for feature in features]
+    assert means == pytest.approx([0.5, 2499.5 / 2999], abs=1e-4)
 
 
 def test_nothing_wet_is_an_empty_collection() -> None:

@@ -19,7 +19,7 @@ from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.served import BundleInfo, Served
 
-LIMITS = ServingParams(max_megabytes=2, max_megapixels=1, ready_within_s=60.0)
+LIMITS = ServingParams(max_megabytes=16, max_megapixels=1, ready_within_s=60.0)
 
 
 @pytest.fixture
@@ -103,17 +103,17 @@ class TestPredict:
 
 class TestRefusedScenes:
     def test_too_large_as_announced(self, client: TestClient) -> None:
-        assert_refused(post(client, b"II*\0" + bytes(2_100_000)), 413, "more than 2 MB")
+        assert_refused(post(client, b"II*\0" + bytes(16_100_000)), 413, "more than 16 MB")
 
     def test_too_large_whatever_was_announced(self, client: TestClient) -> None:
         def body() -> Iterator[bytes]:
             yield b'--x\r\nContent-Disposition: form-data; name="scene"; filename="a"\r\n\r\nII*\0'
-            for _ in range(30):
-                yield bytes(100_000)
+            for _ in range(20):
+                yield bytes(1_000_000)
 
         kind = {"Content-Type": "multipart/form-data; boundary=x"}
         answer = client.post("/predict", content=body(), headers=kind)
-        assert_refused(answer, 413, "more than 2 MB")
+        assert_refused(answer, 413, "more than 16 MB")
 
     @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n", b"not a tiff", b"<VRTDataset/>"])
     def test_another_format(self, client: TestClient, content: bytes) -> None:
@@ -172,12 +172,23 @@ class TestRefusedScenes:
         answer = post(client, content[: int(len(content) * kept)])
         assert_refused(answer, 422, "scene.tif: ")
 
-    def test_flipped_bytes_never_break_the_service(self, client: TestClient, scene: Path) -> None:
+    def test_a_description_that_is_no_text(self, client: TestClient, tmp_path: Path) -> None:
+        scene = write_scene(tmp_path / "named.tif", speckle(2, 100, 100), ("VV", "VH"))
+        spoiled = scene.read_bytes().replace(b">VV<", b">\xff\xfe<")
+        assert_refused(post(client, spoiled), 422, "scene.tif: a band's description")
+
+    @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+    @pytest.mark.parametrize("part", [slice(4, 1500), slice(-1500, None)], ids=["start", "end"])
+    def test_flipped_bytes_never_break_the_service(
+        self, client: TestClient, tmp_path: Path, part: slice
+    ) -> None:
+        scene = write_scene(tmp_path / "named.tif", speckle(2, 320, 300), ("VV", "VH"))
         content = bytearray(scene.read_bytes())
+        places = np.arange(len(content))[part]
         generator = np.random.default_rng(5)
         for _ in range(40):
             spoiled = content.copy()
-            for position in generator.integers(4, 1500, 6):
+            for position in generator.choice(places, 6):
                 spoiled[position] = generator.integers(256)
             answer = post(client, bytes(spoiled), "application/geo+json")
             assert answer.status_code in {200, 422}, answer.text
@@ -198,8 +209,8 @@ class TestPatches:
         assert np.load(io.BytesIO(answer.content)).shape == (0, 256, 256)
 
     def test_too_large(self, client: TestClient) -> None:
-        body = npy(np.zeros((8, 2, 256, 256), np.float32))
-        assert_refused(client.post("/predict/patches", content=body), 413, "more than 2 MB")
+        body = npy(np.zeros((32, 2, 256, 256), np.float32))
+        assert_refused(client.post("/predict/patches", content=body), 413, "more than 16 MB")
 
     @pytest.mark.parametrize("body", [b"", b"[[1, 2]]", b"PK\x03\x04"])
     def test_another_format(self, client: TestClient, body: bytes) -> None:
@@ -222,17 +233,43 @@ class TestPatches:
         assert_refused(client.post("/predict/patches", content=body), 422, message)
 
     @pytest.mark.parametrize(
-        "shape", ["(9999999999999999999, 2, 256, 256)", "(9, 2, 256, 256)", "(-1, 2)", "oops"]
+        "header",
+        [
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999999999, 2, 256, 256)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (9, 2, 256, 256)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': oops}",
+            "{'descr': '<f4', (",
+            "(((",
+            "'''",
+            "  1\n 2",
+            "-" * 9000,
+        ],
     )
-    def test_a_header_that_lies(self, client: TestClient, shape: str) -> None:
-        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    def test_a_header_that_lies(self, client: TestClient, header: str) -> None:
+        header = header.ljust(117) + "\n"
         body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
         answer = client.post("/predict/patches", content=body + bytes(100))
         assert_refused(answer, 422, "damaged .npy")
+
+
+def test_more_areas_than_an_answer_may_hold(
+    client: TestClient, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sarflood.serving.app.MAX_POLYGONS", 0)
+    answer = post(client, scene.read_bytes(), "application/geo+json")
+    assert_refused(answer, 422, "wet areas, at most 0 are outlined; ask for image/tiff")
+    assert post(client, scene.read_bytes(), "image/tiff").status_code == 200
+
+
+def test_another_method_is_refused_as_all_else_is(client: TestClient) -> None:
+    wrong = client.get("/predict")
+    assert_refused(wrong, 405, "GET /predict: Method Not Allowed")
+    assert wrong.headers["allow"] == "POST"
 
 
 def test_the_model_says_what_it_is(client: TestClient) -> None:
     answer = client.get("/model").json()
     assert answer["version"] == "v0.1.0"
     assert answer["model"]["bands"] == ["vv", "vh"]
-    assert answer["serving"]["max_megabytes"] == 2
+    assert answer["serving"]["max_megabytes"] == 16

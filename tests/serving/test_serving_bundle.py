@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,7 @@ from tiny import speckle, tiny_model, write_package, write_scene
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.mapping.scene import map_scene
+from sarflood.process import child_environment
 from sarflood.serving.bundle import build_bundle, check_bundle, serving_bundle, stored_tag
 from sarflood.serving.recorded import read_recorded
 
@@ -81,6 +84,7 @@ def test_a_served_bundle_answers_with_its_own_code_and_leaves_nothing(
         assert answer.headers["content-type"] == "application/x-tagged-code"
         refused = client.post("/predict", files={"scene": (None, "http://127.0.0.1:9/a.tif")})
         assert refused.status_code == 422
+        assert client.get("/predict").json() == {"error": "GET /predict: Method Not Allowed"}
         metrics = client.get("/metrics").text
         assert 'endpoint="/predict",http_response_code="200"' in metrics
         assert processes_of(store)
@@ -94,6 +98,21 @@ def test_only_what_serves_is_in_the_bundle(store: Path) -> None:
     rooms = {path.name for path in (source / "sarflood").iterdir() if path.is_dir()}
     assert rooms == {"raster", "model", "mapping", "serving"}
     assert not list(source.rglob("__pycache__"))
+    code = (
+        "import pkgutil, sys, sarflood\n"
+        "for module in pkgutil.walk_packages(sarflood.__path__, 'sarflood.'):\n"
+        "    __import__(module.name)\n"
+        "print(sarflood.__file__, *(name for name in sys.argv[1:] if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "dvc", "lightning", "matplotlib", "pandas", "prefect"],
+        env=child_environment({"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}),
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [str(source / "sarflood" / "__init__.py")], done.stderr
     recipe = yaml.safe_load((source / "bentofile.yaml").read_text())
     assert all("==" in requirement for requirement in recipe["python"]["packages"])
 

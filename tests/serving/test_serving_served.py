@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sarflood.files import write_json
 from sarflood.serving.recorded import check_answers, read_recorded
 from sarflood.serving.served import load_served
 
-SERVING = {"max_megabytes": 10, "max_megapixels": 10, "ready_within_s": 60.0}
+SERVING = {"max_megabytes": 16, "max_megapixels": 10, "ready_within_s": 60.0}
 
 
 @pytest.fixture
@@ -48,6 +49,34 @@ def test_a_missing_or_damaged_file_is_named(
     if content is not None:
         (package / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
+        load_served(package)
+
+
+# numpy leaves the file that it cannot open to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_byte_anywhere_among_the_recorded_is_named(package: Path) -> None:
+    path = package / "recorded.npz"
+    images, masks = read_recorded(path)
+    np.savez_compressed(path, images=images[:1, :, ::8, ::8], masks=masks[:1, ::8, ::8])
+    content = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(content), 300):
+        spoiled = bytearray(content)
+        spoiled[position] ^= 1 << generator.integers(8)
+        path.write_bytes(spoiled)
+        with suppress(InputError):
+            read_recorded(path)
+    # A block of a kind that deflate does not have.
+    start = content.index(b"images.npy") + len("images.npy") + 20
+    path.write_bytes(content[:start] + b"\xff" * 30 + content[start + 30 :])
+    with pytest.raises(InputError, match=r"recorded\.npz: no recorded patches"):
+        read_recorded(path)
+
+
+def test_recorded_patches_of_other_bands_are_refused(package: Path) -> None:
+    images, masks = read_recorded(package / "recorded.npz")
+    np.savez(package / "recorded.npz", images=images[:, :1], masks=masks)
+    with pytest.raises(InputError, match=r"recorded\.npz: patches of 1 band.*needs vv, vh"):
         load_served(package)
 
 

@@ -89,7 +89,7 @@ def test_files_must_share_the_grid(
         write_raster(tmp_path / name, values, transform=shifted)
     else:
         write_raster(tmp_path / name, values, crs="EPSG:32650")
-    with pytest.raises(BadSourceError, match=rf"scene\.tif and .*{name}: not on one grid"):
+    with pytest.raises(BadSourceError, match=rf"{name}: not on the grid of .*scene\.tif"):
         read_all(tmp_path)
 
 
@@ -99,7 +99,6 @@ def test_files_must_share_the_grid(
         (np.full((2, 300, 300), -9.0, np.float32), "db"),
         (np.full((2, 300, 300), 0.1, np.float64), "linear"),
         (np.full((2, 300, 300), 90, np.uint8), "uint8"),
-        (np.full((2, 300, 300), np.nan, np.float32), "db"),
     ],
 )
 def test_units_of_a_single_geotiff(
@@ -111,6 +110,69 @@ def test_units_of_a_single_geotiff(
     patches = read_all(path)
     assert patches[0].name == "my scene-0-0"
     assert all(patch.mask is None for patch in patches)
+
+
+def test_a_few_negative_values_do_not_make_power_decibels(
+    tmp_path: Path, write_raster: WriteRaster, rng: np.random.Generator
+) -> None:
+    power = rng.gamma(4.0, 0.02, (2, 300, 300)).astype(np.float32)
+    power[:, ::4, ::4][:, :5] = -0.001  # as the removal of thermal noise leaves some
+    power[:, 200:] = 0
+    path = write_raster(tmp_path / "scene.tif", power, ("VV", "VH"))
+    assert recognise(path).facts(path).units == "linear"
+
+
+def test_a_scene_without_data_is_refused(
+    tmp_path: Path, write_raster: WriteRaster, read_all: ReadAll
+) -> None:
+    path = write_raster(tmp_path / "scene.tif", np.full((2, 300, 300), np.nan, np.float32))
+    with pytest.raises(BadSourceError, match=r"scene\.tif: no pixel with data"):
+        read_all(path)
+
+
+def test_the_edge_of_a_swath_that_is_0_in_all_bands_is_no_data(
+    tmp_path: Path, write_raster: WriteRaster, read_all: ReadAll, rng: np.random.Generator
+) -> None:
+    files = _scene(write_raster, tmp_path, rng, (256, 256))
+    image = files["scene.tif"]
+    image[:, :40] = 0
+    image[0, 40] = 0  # one band alone may be exactly 0 dB
+    write_raster(tmp_path / "scene.tif", image)
+    (patch,) = read_all(tmp_path)
+    assert np.isnan(patch.image[:2, :40]).all()
+    assert np.isfinite(patch.image[:2, 40:]).all()
+    np.testing.assert_array_equal(patch.image[2:], files["pre.tif"])
+
+
+def test_bands_are_told_by_names_as_processors_write_them(
+    tmp_path: Path, write_raster: WriteRaster, read_all: ReadAll, rng: np.random.Generator
+) -> None:
+    image = rng.normal(-12, 2, (3, 256, 256)).astype(np.float32)
+    names = ("Sigma0_VH_db", "incidence angle", "Sigma0_VV_db")
+    path = write_raster(tmp_path / "scene.tif", image, names)
+    (patch,) = read_all(path)
+    np.testing.assert_array_equal(patch.image, image[[2, 0]])
+    write_raster(path, image, ("Sigma0_VV_mst", "Sigma0_VV_slv", "Sigma0_VH_mst"))
+    with pytest.raises(BadSourceError, match=r"1 \(Sigma0_VV_mst\) and 2 \(Sigma0_VV_slv\)"):
+        read_all(path)
+    write_raster(path, image[:2], ("Sigma0_VV_db", "Sigma0_HH_db"))
+    with pytest.raises(BadSourceError, match="need one VV and one VH"):
+        read_all(path)
+
+
+def test_other_rasters_in_the_folder_are_refused_and_not_passed_over(
+    tmp_path: Path, write_raster: WriteRaster, rng: np.random.Generator
+) -> None:
+    files = _scene(write_raster, tmp_path, rng)
+    (tmp_path / "mask.tif").rename(tmp_path / "Mask.tiff")
+    (tmp_path / "notes.txt").touch()
+    reader = recognise(tmp_path)
+    assert reader.facts(tmp_path).label is None
+    scene, stray = reader.items(tmp_path)
+    assert [path.name for path in scene.files] == ["scene.tif", "pre.tif"]
+    assert len(files) == 3
+    with pytest.raises(BadSourceError, match=r"Mask\.tiff: not one of .*mask\.tif; rename"):
+        list(reader.read(stray))
 
 
 def test_pre_event_image_in_other_units_is_refused(
@@ -129,7 +191,7 @@ def test_bands_that_cannot_be_told_are_refused(
     with pytest.raises(BadSourceError, match=r"1 band\(s\).*need one VV and one VH"):
         read_all(path)
     write_raster(path, np.zeros((2, 64, 64), np.int16))
-    with pytest.raises(BadSourceError, match="pixels of type int16; need float"):
+    with pytest.raises(BadSourceError, match=r"int16 pixels .* neither dB"):
         read_all(path)
 
 

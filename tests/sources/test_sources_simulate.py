@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.files import sha256
 from sarflood.sources.backscatter import simulate_window
 from sarflood.sources.landscape import Landscape
@@ -187,4 +188,17 @@ def test_stopped_half_way_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         simulate_event(tmp_path / "event", seed=1, size=600, on_progress=stop)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file_bytes", [100_000, 1_340_000])
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, file_bytes: int) -> None:
+    """`pre.tif` takes 1.36 MB, so that the larger limit is met only when it is closed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        with pytest.raises(SarfloodError, match=r"event: cannot be written .* disk full"):
+            simulate_event(tmp_path / "event", seed=1, size=600)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from sarflood.errors import InputError
+from sarflood.model.histogram import BINS
 from sarflood.params import Params, load_params
 from sarflood.patches.loader import LabelledPatches
-from sarflood.training.calibrate import BINS, best_threshold, count_by_probability
+from sarflood.training.calibrate import best_threshold, count_by_probability
 from sarflood.training.fit import Epoch, fit
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,13 @@ def test_training_ends_when_its_time_is_over() -> None:
 def test_missing_patches_are_said(train: int, val: int, name: str) -> None:
     with pytest.raises(InputError, match=f"no {name} patches"):
         fit(lakes(train, 0), lakes(val, 1), settings(), lambda _: None)
+
+
+def test_a_dry_validation_part_is_said() -> None:
+    dry = lakes(1, 1)
+    dry.masks[dry.masks == 1] = 0
+    with pytest.raises(InputError, match="no wet pixel in the validation patches"):
+        fit(lakes(1, 0), dry, settings(), lambda _: None)
 
 
 def test_the_threshold_is_the_one_of_the_highest_iou() -> None:

@@ -12,7 +12,8 @@ import pytest
 from validation_tables import BANDS, PARAMS, Image, Mask, Spoil, patch_table
 
 from sarflood.errors import InputError, SarfloodError
-from sarflood.validation.checkpoint import Verdict, validate_table
+from sarflood.validation.checkpoint import validate_table
+from sarflood.validation.verdict import Verdict
 
 SPOILED = 3
 ID = f"elbe-2013/p{SPOILED}"
@@ -184,6 +185,29 @@ def test_a_few_inverted_masks_are_a_warning_that_names_them() -> None:
     assert len(verdict.warnings) == 1
     assert "in more than 20% of the patches the wet pixels are brighter" in verdict.warnings[0]
     assert "(3: elbe-2013/p1, elbe-2013/p4, elbe-2013/p7)" in verdict.warnings[0]
+
+
+@pytest.mark.parametrize("few", [0, 1])
+def test_a_few_odd_pixels_of_a_class_do_not_refuse_an_event(few: int) -> None:
+    def odd(image: Image, mask: Mask) -> None:
+        mask[:] = 1 - few
+        mask[:5, 0] = few
+        image[0, :5, 0] = 5.0 if few else -25.0
+
+    verdict = judge(patch_table(spoil=dict.fromkeys(range(10), odd)))
+    assert verdict.passed
+    assert verdict.event_reasons == []
+
+
+def test_few_telling_patches_are_enough_to_refuse_an_event() -> None:
+    def puddle(image: Image, mask: Mask) -> None:
+        mask[:] = 0
+        mask[:2, 0] = 1
+        image[0, :2, 0] = -25.0
+
+    spoil: dict[int, Spoil] = dict.fromkeys(range(10), puddle)
+    verdict = judge(patch_table(spoil=spoil | dict.fromkeys([2, 6], inverted)))
+    assert "the masks look inverted" in verdict.event_reasons[0]
 
 
 def test_swapped_bands_are_a_warning() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from rich.markup import escape
@@ -14,9 +15,16 @@ from sarflood.errors import SarfloodError
 from sarflood.process import NO_TELEMETRY
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; errors that a user can mend are one message and an exit code."""
     os.environ.update(NO_TELEMETRY)
+    # A closed terminal and a polite kill end what was started, as Ctrl-C does.
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, _interrupt)
     try:
         app(prog_name="sarflood")
     except SarfloodError as error:

@@ -60,9 +60,8 @@ def run_flow(workspace: Workspace, flow_name: str, /, **parameters: Any) -> Any:
 
 def say_retrained(outcome: dict[str, Any]) -> None:
     """Say what became of a retraining; a refusal is raised."""
-    new = "" if outcome["new"] else ", nothing new"
-    iou = outcome["iou"]
-    line = f"{outcome['version']}{new}: IoU {iou:.4f}, gate {outcome['verdict']}"
-    if outcome["verdict"] == "refused":
-        raise GateRefusedError(f"{line}: {'; '.join(outcome['refusals'])}; the champion stays")
-    out.print(line)
+    iou = "no IoU" if outcome["iou"] is None else f"IoU {outcome['iou']:.4f}"
+    line = f"{outcome['version']} ({iou}): {outcome['state'].lower()}; {outcome['message']}"
+    if outcome["state"] == "Refused":
+        raise GateRefusedError(f"{line}; the champion stays")
+    out.print(line, highlight=False, soft_wrap=True)

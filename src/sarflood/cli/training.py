@@ -10,7 +10,7 @@ import typer
 
 from sarflood.cli.console import Where, app, err, run_flow, say_retrained
 from sarflood.errors import GateRefusedError
-from sarflood.process import dvc
+from sarflood.stages import reproduce
 from sarflood.workspace import Workspace, find_workspace
 
 
@@ -80,7 +80,8 @@ def retrain(
 def _stage(workspace: Path | None, name: str) -> Workspace:
     """Reproduce a DVC stage, its lines shown as they come."""
     place = find_workspace(workspace)
-    dvc(place.root, "repro", name, on_line=lambda line: err.print(line, markup=False))
+    with place.exclusive(err.print):
+        reproduce(place, name, lambda line: err.print(line, markup=False, highlight=False))
     return place
 
 

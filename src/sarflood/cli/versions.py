@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sarflood.cli.console import AsJson, Where, app, err, out, run_flow, show
 from sarflood.errors import GateRefusedError, InputError, SarfloodError
-from sarflood.workspace import find_workspace
+from sarflood.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from sarflood.promotion.registry import Version
 
 
 @app.command()
@@ -23,12 +26,14 @@ def models(
 
     Example: `sarflood models v0.2.0`
     """
-    from sarflood.promotion.registry import fetch_version, find_version, versions
+    from sarflood.process import git
+    from sarflood.promotion.registry import find_version, versions
 
     place = find_workspace(workspace)
-    if version:
-        found = find_version(place, version)
-        out.print((fetch_version(place, found) / "card.md").read_text("utf-8"), markup=False)
+    if version and not as_json:
+        tag = find_version(place, version).tag
+        card = (place.model / "card.md").relative_to(place.root).as_posix()
+        typer.echo(git(place.root, "show", f"{tag}:{card}"), nl=False)
         return
     rows = [
         {
@@ -39,7 +44,7 @@ def models(
             "events": ", ".join(item.events),
             "commit": item.commit[:12],
         }
-        for item in versions(place)
+        for item in ([find_version(place, version)] if version else versions(place))
     ]
     show(rows, as_json=as_json, empty="no version yet; `sarflood retrain` makes one")
 
@@ -50,17 +55,14 @@ def promote(version: str, workspace: Where = None) -> None:
 
     Example: `sarflood promote v0.2.0`
     """
-    from sarflood.promotion.promote import promote as put_in_production
     from sarflood.promotion.registry import find_version
 
     place = find_workspace(workspace)
     found = find_version(place, version)
-    if not found.production:
-        if not found.gate_passed:
-            raise GateRefusedError(f"{version}: refused by the gate; the champion stays")
-        run_flow(place, "deploy", version=version)
-        put_in_production(place, found, "Promoted by hand")
-    out.print(f"{version} is in production")
+    if found.production:
+        out.print(f"{version} is in production")
+    else:
+        _put_in_production(place, found, "Promoted by hand")
 
 
 @app.command()
@@ -73,16 +75,24 @@ def rollback(
     Example: `sarflood rollback --to v0.1.0`
     """
     from sarflood.promotion.promote import previous_champion
-    from sarflood.promotion.promote import promote as put_in_production
     from sarflood.promotion.registry import find_version
 
     place = find_workspace(workspace)
     found = find_version(place, to) if to else previous_champion(place)
     if found is None:
         raise InputError(f"{place.root}: no earlier champion to go back to (see `sarflood models`)")
-    run_flow(place, "deploy", version=found.version)
-    put_in_production(place, found, "Rollback")
-    out.print(f"{found.version} is in production")
+    _put_in_production(place, found, "Rollback")
+
+
+def _put_in_production(place: Workspace, version: Version, message: str) -> None:
+    """Build and check a version's bundle, then promote it; refused before if the gate did."""
+    from sarflood.promotion.promote import promote as assign
+
+    if not version.gate_passed:
+        raise GateRefusedError(f"{version.version}: refused by the gate; the champion stays")
+    run_flow(place, "deploy", version=version.version)
+    assign(place, version, message)
+    out.print(f"{version.version} is in production")
 
 
 @app.command()
@@ -114,9 +124,10 @@ def serve(
     from sarflood.params import load_params
     from sarflood.promotion.registry import find_version
     from sarflood.serving.bundle import bundle_folder, serve_command, stored_tag
-    from sarflood.serving.server import server, wait_until_ready
+    from sarflood.serving.server import check_port, server, wait_until_ready
 
     place = find_workspace(workspace)
+    check_port(port)
     tag = stored_tag(find_version(place, version).version, place.bentos)
     limit = load_params(place.params).serving.ready_within_s
     command = serve_command(str(bundle_folder(tag, place.bentos)), port)
@@ -125,7 +136,7 @@ def serve(
         tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
         server(command, Path(home), log) as process,
     ):
-        wait_until_ready(process, port, ready_within_s=limit, name=tag, log=log)
+        wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
         err.print(f"{tag} answers on http://127.0.0.1:{port}; log in {log}; Ctrl-C ends it")
         process.wait()
     raise SarfloodError(f"{tag}: the service ended; see {log}")
@@ -145,7 +156,7 @@ def map_(
     """
     from rich.progress import Progress
 
-    from sarflood.mapping.outputs import write_map
+    from sarflood.mapping.outputs import make_folder, write_map
     from sarflood.mapping.scene import map_scene
     from sarflood.model.package import load_model
     from sarflood.params import load_params
@@ -153,6 +164,7 @@ def map_(
 
     place = find_workspace(workspace)
     found = find_version(place, version)
+    make_folder(folder)
     model = load_model(fetch_version(place, found))
     limit = load_params(place.params).serving.max_megapixels
     with Progress(console=err, transient=True) as progress:
@@ -165,4 +177,16 @@ def map_(
             max_megapixels=limit,
         )
     files = write_map(result, folder, version=found.version, scene=scene)
-    typer.echo(json.dumps({name: str(path) for name, path in files.items()}, indent=2))
+    err.print(
+        f"{found.version}: {result.manifest.label} on {result.flooded_km2:.6g} km², "
+        f"{result.flooded_share:.1%} of the pixels with data",
+        highlight=False,
+        soft_wrap=True,
+    )
+    typer.echo(json.dumps({name: _from_here(path) for name, path in files.items()}, indent=2))
+
+
+def _from_here(path: Path) -> str:
+    """Return a path as seen from the current folder, if it lies in there."""
+    full, here = path.resolve(), Path.cwd()
+    return str(full.relative_to(here) if full.is_relative_to(here) else full)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sarflood.errors import InputError
-from sarflood.sources.reader import DRY, UNKNOWN, WET
+from sarflood.raster.patch import DRY, UNKNOWN, WET
 
 WINDOW = 5  # pixels, edge of the mean that calms the speckle
 # Candidate thresholds: dB and 8-bit values lie in this range; a power of two keeps each one exact.

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarflood.sources.reader import UNKNOWN
+from sarflood.raster.patch import UNKNOWN
 
 
 @dataclass(frozen=True)

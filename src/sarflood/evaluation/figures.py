@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from sarflood.sources.reader import DRY, UNKNOWN, WET
+from sarflood.raster.patch import DRY, UNKNOWN, WET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,17 +23,12 @@ def model_bands(patches: EventPatches, manifest: ModelManifest) -> list[int]:
             f"event {event.id}: has the bands {', '.join(event.bands)}, the model also needs "
             f"{', '.join(missing)}; evaluate on events with all of its bands"
         )
-    if _stored(event.units) != _stored(manifest.units):
+    if event.units != manifest.units:
         raise InputError(
             f"event {event.id}: is in {event.units}, the model was trained on {manifest.units}; "
             "evaluate on events in the same units"
         )
     return [event.bands.index(band) for band in manifest.bands]
-
-
-def _stored(units: str) -> str:
-    """The store holds linear backscatter as dB."""
-    return "db" if units == "linear" else units
 
 
 def backscatter(patches: EventPatches, position: int) -> NDArray[np.float16]:

@@ -33,7 +33,7 @@ def write_recorded(
     """
     by_id = {opened.event.id: opened for opened in events}
     images = []
-    chosen = _choose(patches)
+    chosen = _choose(patches[patches["part"] == "test"])
     for event, position in zip(chosen["event"], chosen["position"], strict=True):
         opened = by_id[event]
         images.append(opened.images[position, model_bands(opened, model.manifest)])

@@ -49,8 +49,8 @@ def write_report(
         _training(training),
         _precision_recall(evaluation, test),
         "</div>",
-        _confusion(evaluation.patches),
-        _patches(evaluation.patches, events, model),
+        _confusion(evaluation.test_patches),
+        _patches(evaluation.test_patches, events, model),
         _provenance(manifest, events),
     ]
     write_text(path, page("Flood model: evaluation", body))
@@ -107,8 +107,9 @@ def _figures(metrics: dict[str, Any], events: list[EventPatches]) -> str:
     names = {opened.event.id: opened.event.name for opened in events}
     rows = [("All test patches", metrics["test"])]
     rows += [
-        (f"{event} ({names.get(event, 'unknown')})", row)
-        for event, row in metrics["events"].items()
+        (f"{event} ({names.get(event, 'unknown')}){mark}", row)
+        for part, mark in (("events", ""), ("held_out", ", held out"))
+        for event, row in metrics[part].items()
     ]
     header = ("", "Patches", "Wet", "IoU", "F1", "Precision", "Recall", "Mean IoU")
     baselines = tuple(f"{name} {figure}" for name, _ in BASELINES for figure in ("IoU", "F1"))
@@ -126,7 +127,8 @@ def _figures(metrics: dict[str, Any], events: list[EventPatches]) -> str:
         "Counts are pooled over pixels; mean IoU is that of wet and of dry pixels. Otsu: a "
         "threshold for each patch, on VV. Fitted: one threshold, "
         f"{metrics['fitted_threshold']:.2f}, on the 5×5 mean of VV, the best one on the training "
-        "patches. A dash stands where a figure has no denominator."
+        "patches. A dash stands where a figure has no denominator. An event that is held out is "
+        "seen by no training at all, and is no part of the test patches."
     )
     return section(
         "The model beside two thresholds",

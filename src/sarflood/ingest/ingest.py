@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from sarflood.validation.checkpoint import validate_table
 from sarflood.validation.verdict import Verdict
 from sarflood.workspace import Workspace
 
+LOG = logging.getLogger(__name__)
 EMPTY = "too few pixels have data in all bands"
 Progress = Callable[[int, int], object]  # items done, items in all
 
@@ -59,6 +61,7 @@ def ingest_event(
     said: Said,
     params: ValidationParams,
     on_progress: Progress | None = None,
+    on_wait: Callable[[str], object] = LOG.warning,
 ) -> Ingested:
     """Turn a source into `data/events/<id>`, refused patches into `data/quarantine/<id>`.
 
@@ -75,17 +78,19 @@ def ingest_event(
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     reader = recognise(source)
-    event = _manifest(reader.facts(source), event_id, said)
+    facts = reader.facts(source)
+    event = _manifest(facts, event_id, said)
     with _staging(workspace, event_id) as staging:
-        refusals, items = _read(reader, source, event, staging, params, on_progress)
+        refusals, items = _read(reader, source, facts, event, staging, params, on_progress)
         index = pd.read_parquet(staging / "index.parquet")
         if index.empty:
             put_into_quarantine(workspace.quarantine / event_id, refusals)
             raise DataRefusedError(_no_patch(event_id, source, refusals))
         verdict = validate_table(index, bands=event.bands, units=event.units, params=params)
-        judged_bad = index["id"].isin(verdict.reasons)
+        faults = _copies(workspace, event_id, index) | verdict.reasons
+        judged_bad = index["id"].isin(faults)
         refusals += [
-            Refusal(items[row["item"]], row["id"], tuple(verdict.reasons[row["id"]]))
+            Refusal(items[row["item"]], row["id"], tuple(faults[row["id"]]))
             for row in index[judged_bad].to_dict("records")
         ]
         empty = sum(refusal.reasons == (EMPTY,) for refusal in refusals)
@@ -102,11 +107,15 @@ def ingest_event(
             whole = [Refusal(item, None, tuple(reasons)) for item in items.values()]
             put_into_quarantine(workspace.quarantine / event_id, [*refusals, *whole])
             raise DataRefusedError(_refused(workspace, event_id, reasons, refusals))
-        if refusals:
-            put_into_quarantine(workspace.quarantine / event_id, refusals)
         if bad.any():
             _keep(staging, event, ~bad.to_numpy())
-        _publish(staging, workspace.events / event_id)
+        target = workspace.events / event_id
+        known = _is_known(staging, target)
+        if refusals:
+            put_into_quarantine(workspace.quarantine / event_id, refusals)
+        if not known:
+            with workspace.exclusive(on_wait):
+                _publish(staging, target)
     return Ingested(
         event=event,
         layout=reader.layout,
@@ -151,13 +160,13 @@ def _staging(workspace: Workspace, event_id: str) -> Iterator[Path]:
 def _read(
     reader: Reader,
     source: Path,
+    facts: Facts,
     event: Event,
     staging: Path,
     params: ValidationParams,
     on_progress: Progress | None,
 ) -> tuple[list[Refusal], dict[str, Item]]:
     """Write all readable patches into `staging`; return what could not be read, and the items."""
-    facts = reader.facts(source)
     items = {item.name: item for item in reader.items(source)}
     refusals: list[Refusal] = []
     with PatchWriter(staging, event, labelled=facts.label is not None) as writer:
@@ -195,14 +204,31 @@ def _keep(staging: Path, event: Event, keep: np.ndarray[tuple[int], np.dtype[np.
     kept.rmdir()
 
 
-def _publish(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`, unless `target` holds the same already."""
-    if target.exists():
-        if _same_event(staging, target):
-            return
+def _copies(workspace: Workspace, event_id: str, index: pd.DataFrame) -> dict[str, list[str]]:
+    """Find patches that another event holds already, by their content."""
+    faults: dict[str, list[str]] = {}
+    for path in sorted(workspace.events.glob("*/index.parquet")):
+        other = path.parent.name
+        if other != event_id:
+            held = index["sha256"].isin(pd.read_parquet(path, columns=["sha256"])["sha256"])
+            reason = f"the same image and mask are in event {other} already"
+            faults |= {patch: [reason] for patch in index.loc[held, "id"]}
+    return faults
+
+
+def _is_known(staging: Path, target: Path) -> bool:
+    """Say whether `target` holds the same event already; an id that is taken is refused."""
+    if not target.exists():
+        return False
+    if not _same_event(staging, target):
         raise InputError(
             f"{target}: this id already names an event of other content; choose another --event id"
         )
+    return True
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Rename `staging` to `target`, for good."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging.rename(target)
     folder = os.open(target.parent, os.O_RDONLY)

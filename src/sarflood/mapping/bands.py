@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,14 +16,19 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
-from sarflood.mapping.units import ScaleUnits, fitting_units
 from sarflood.model.package import ModelManifest
 from sarflood.raster.areas import to_lon_lat
-from sarflood.raster.decibel import to_db
+from sarflood.raster.decibel import to_db, without_fill
+from sarflood.raster.grid import check_same_grid
+from sarflood.raster.names import bands_by_name
 from sarflood.raster.safe import open_raster, read_bands
+from sarflood.raster.units import ScaleUnits, tell_units
 
-# Matches `VV`, `vh_pre`, and names as processors write them, such as `Sigma0_VV_db`.
-_POLARISATION = re.compile(r"(?<![a-z])(vv|vh|hv|hh)(_pre)?(?![a-z])")
+_SPOKEN = {
+    "db": "backscatter in dB",
+    "linear": "linear backscatter",
+    "uint8": "8-bit grey levels (uint8)",
+}
 _LARGEST_BLOCK_BYTES = 1 << 29
 
 
@@ -43,10 +47,7 @@ class _Source:
         image = read_bands(self.dataset, window, self.indexes)
         if self.units == "linear":
             return to_db(image)
-        if self.units == "db":
-            # Many processors fill the swath's edge with 0, which no pair of true values is.
-            image[:, (image == 0).all(axis=0)] = np.nan
-        return image
+        return without_fill(image) if self.units == "db" else image
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def open_scene(
         raise InputError(
             f"{pre}: the model uses no scene from before the event, only {_listed(manifest.bands)}"
         )
+    if pre is not None and pre.resolve() == scene.resolve():
+        raise InputError(f"{pre}: the scene itself; give the one from before the event as `pre`")
     wanted = {scene: list(manifest.bands)}
     if pre is not None:
         wanted = {scene: [band for band in manifest.bands if band not in later], pre: later}
@@ -103,7 +106,7 @@ def open_scene(
             _check_blocks(path, dataset)
             indexes = _find_bands(path, dataset, bands, is_pre=path == pre)
             positions = [manifest.bands.index(band) for band in bands]
-            units = fitting_units(path, dataset, indexes, manifest.units)
+            units = _fitting_units(path, dataset, indexes, manifest.units)
             sources.append(_Source(path, dataset, indexes, positions, units))
         first = sources[0]
         _check_grid(first, sources)
@@ -120,8 +123,9 @@ def _find_bands(
     path: Path, dataset: DatasetReader, wanted: list[str], *, is_pre: bool
 ) -> list[int]:
     """Return the 1-based indexes of the wanted bands."""
-    names = [_band_name(text) for text in dataset.descriptions]
-    if not any(names):
+    # A band of the scene from before the event may be `VV` as well as `VV_PRE`.
+    there = bands_by_name(path, dataset, one_date=is_pre)
+    if not there:
         if dataset.count != len(wanted):
             raise InputError(
                 f"{path}: {dataset.count} band(s) without a description; the model needs exactly "
@@ -129,26 +133,32 @@ def _find_bands(
             )
         return list(dataset.indexes)
     if is_pre:
-        names = [name if name is None or name.endswith("_pre") else f"{name}_pre" for name in names]
-    missing = [band for band in wanted if band not in names]
+        there = {f"{name}_pre": index for name, index in there.items()}
+    missing = [band for band in wanted if band not in there]
     if missing:
-        there = _listed([name or "another" for name in names])
         remedy = (
             "; give the scene from before the event as `pre`"
             if all(band.endswith("_pre") for band in missing) and not is_pre
             else ""
         )
         raise InputError(
-            f"{path}: no band {_listed(missing)}; it has {there}, the model needs "
+            f"{path}: no band {_listed(missing)}; it has {_listed(list(there))}, the model needs "
             f"{_listed(wanted)}{remedy}"
         )
-    return [names.index(band) + 1 for band in wanted]
+    return [there[band] for band in wanted]
 
 
-def _band_name(description: str | None) -> str | None:
-    """Return the band that a description names, such as `vv` for `Sigma0_VV_db`."""
-    found = _POLARISATION.search((description or "").lower())
-    return found[0] if found else None
+def _fitting_units(
+    path: Path, dataset: DatasetReader, indexes: list[int], needed: str
+) -> ScaleUnits:
+    """Tell the units of a file's bands, which must be, or become by a logarithm, those needed."""
+    units = tell_units(path, dataset, indexes)
+    if (units == "uint8") != (needed == "uint8"):
+        raise InputError(
+            f"{path}: pixels are {_SPOKEN[units]}; the model needs {_SPOKEN[needed]}, and one "
+            "cannot be turned into the other"
+        )
+    return units
 
 
 def _check_blocks(path: Path, dataset: DatasetReader) -> None:
@@ -173,16 +183,7 @@ def _check_grid(first: _Source, sources: list[_Source]) -> None:
         raise InputError(f"{first.path}: no georeference; {remedy}")
     _check_on_earth(first)
     for other in sources[1:]:
-        same = (
-            other.dataset.shape == first.dataset.shape
-            and other.dataset.crs == first.dataset.crs
-            and other.dataset.transform.almost_equals(first.dataset.transform, 1e-6)
-        )
-        if not same:
-            raise InputError(
-                f"{other.path}: not on the grid of {first.path} ({_grid(other.dataset)} against "
-                f"{_grid(first.dataset)}); warp one onto the other with `rio warp --like`"
-            )
+        check_same_grid(first.path, first.dataset, other.path, other.dataset)
 
 
 def _check_on_earth(source: _Source) -> None:
@@ -193,19 +194,15 @@ def _check_on_earth(source: _Source) -> None:
     ]
     try:
         lon, lat = np.array([to_lon_lat(dataset.crs).transform(x, y) for x, y in corners]).T
-        on_earth = bool(np.isfinite(lon).all() and (np.abs(lat) <= 90).all())
+        on_earth = bool((np.abs(lon) <= 360).all() and (np.abs(lat) <= 90).all())
     except ProjError:
         on_earth = False
     if not on_earth or dataset.transform.is_degenerate:
         raise InputError(
-            f"{source.path}: its grid ({_grid(dataset)}) does not lie on the Earth; name the right "
-            "one with `rio edit-info --crs EPSG:… --transform …`"
+            f"{source.path}: its grid ({dataset.crs}, upper left {dataset.transform.c:.6g}, "
+            f"{dataset.transform.f:.6g}) does not lie on the Earth; name the right one with "
+            "`rio edit-info --crs EPSG:… --transform …`"
         )
-
-
-def _grid(dataset: DatasetReader) -> str:
-    corner = f"{dataset.transform.c:.6g}, {dataset.transform.f:.6g}"
-    return f"{dataset.width}×{dataset.height} pixels, {dataset.crs}, upper left {corner}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from sarflood.errors import InputError
 from sarflood.files import write_json, write_text
 from sarflood.mapping.scene import SceneMap
-from sarflood.raster.cog import NO_DATA, write_cog
+from sarflood.raster.cog import write_cog
+from sarflood.raster.patch import UNKNOWN
 from sarflood.raster.polygons import flood_polygons
 
 
@@ -31,11 +34,9 @@ def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict
         `preview` (preview.png) and `summary` (summary.json), each with its path.
 
     Raises:
-        InputError: `out` is no folder.
+        InputError: `out` is no folder, or cannot be written, such as on a full disk.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder for the map")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     names = {
         "mask": "flood.tif",
         "probability": "probability.tif",
@@ -44,7 +45,7 @@ def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict
         "summary": "summary.json",
     }
     polygons = map_polygons(result)
-    with tempfile.TemporaryDirectory(prefix=".map-", dir=out) as folder:
+    with _writing(out), tempfile.TemporaryDirectory(prefix=".map-", dir=out) as folder:
         made = {name: Path(folder) / file for name, file in names.items()}
         write_mask(result, made["mask"])
         write_cog(
@@ -65,6 +66,27 @@ def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict
     return {name: out / file for name, file in names.items()}
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder of a map, and try whether a file can be written there.
+
+    Raises:
+        InputError: It is a file, or cannot be written.
+    """
+    with _writing(out):
+        if out.is_file():
+            raise InputError(f"{out}: is a file; name a folder for the map")
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
 def write_mask(result: SceneMap, path: Path) -> None:
     """Write the mask as a cloud-optimised GeoTIFF: 0 dry, 1 wet, 255 no data."""
     write_cog(
@@ -76,9 +98,15 @@ def write_mask(result: SceneMap, path: Path) -> None:
     )
 
 
-def map_polygons(result: SceneMap) -> dict[str, Any]:
-    """Return the wet areas as a GeoJSON FeatureCollection."""
-    return flood_polygons(result.mask, result.probability, result.crs, result.transform)
+def map_polygons(result: SceneMap, *, at_most: int | None = None) -> dict[str, Any]:
+    """Return the wet areas as a GeoJSON FeatureCollection.
+
+    Raises:
+        InputError: There are more than `at_most` areas.
+    """
+    return flood_polygons(
+        result.mask, result.probability, result.crs, result.transform, at_most=at_most
+    )
 
 
 def summarise(result: SceneMap, version: str) -> dict[str, Any]:
@@ -99,6 +127,6 @@ def summarise(result: SceneMap, version: str) -> dict[str, Any]:
 
 
 def _percent(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    percent = np.rint(np.nan_to_num(probability) * 100).astype(np.uint8)
-    percent[np.isnan(probability)] = NO_DATA
-    return percent
+    percent = probability * 100
+    np.nan_to_num(percent, copy=False, nan=UNKNOWN)
+    return np.rint(percent, out=percent).astype(np.uint8)

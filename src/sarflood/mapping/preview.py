@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sarflood.files import replacing
 from sarflood.mapping.scene import SceneMap
 from sarflood.raster.areas import ELLIPSOID, to_lon_lat
+from sarflood.raster.patch import WET
 
 _WATER, _NO_DATA, _INK = "#1f6feb", "#f1efe9", "#24292f"
 _OPACITY = 0.72
@@ -75,7 +76,7 @@ def _wet_share(result: SceneMap) -> NDArray[np.float32]:
         (0, full * step - have)
         for full, have in zip((height, width), result.mask.shape, strict=True)
     ]
-    wet = np.pad(result.mask == 1, padding)
+    wet = np.pad(result.mask == WET, padding)
     cells = wet.reshape(height, step, width, step)
     share: NDArray[np.float32] = cells.mean(axis=(1, 3), dtype=np.float32)
     return share

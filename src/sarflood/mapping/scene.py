@@ -17,7 +17,7 @@ from sarflood.mapping.bands import SceneBands, open_scene
 from sarflood.mapping.tiles import blended_rows
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.raster.areas import area_km2
-from sarflood.raster.cog import NO_DATA
+from sarflood.raster.patch import UNKNOWN, WET
 from sarflood.raster.safe import MAX_MEGAPIXELS
 
 _PREVIEW_PIXELS = 2048
@@ -53,12 +53,12 @@ class SceneMap:
     @property
     def valid_share(self) -> float:
         """Share of the pixels with data."""
-        return float((self.mask != NO_DATA).mean())
+        return float((self.mask != UNKNOWN).mean())
 
     @property
     def flooded_share(self) -> float:
         """Share of the pixels with data that are wet; 0 where there are none."""
-        return float((self.mask == 1).sum() / max(1, (self.mask != NO_DATA).sum()))
+        return float((self.mask == WET).sum() / max(1, (self.mask != UNKNOWN).sum()))
 
 
 def map_scene(
@@ -102,7 +102,7 @@ def map_scene(
         backscatter=answer.backscatter,
         backscatter_step=answer.step,
         manifest=model.manifest,
-        flooded_km2=area_km2(mask == 1, crs, transform),
+        flooded_km2=area_km2(mask == WET, crs, transform),
         seconds=time.monotonic() - started,
     )
 

@@ -54,7 +54,7 @@ def blended_rows(
         Which rows, and their (rows, width) float32 values.
     """
     down, across = spans(height), spans(width)
-    strip = np.zeros((TILE, width), np.float32)
+    strip = np.zeros((min(TILE, height), width), np.float32)
     for number, rows in enumerate(down):
         row_weights = weights(rows, height)[:, None]
         for position, cols in enumerate(across):

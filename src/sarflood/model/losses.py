@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sarflood.params import LossName, LossParams
-from sarflood.sources.reader import UNKNOWN, WET
+from sarflood.raster.patch import UNKNOWN, WET
 
 # Added to both sides of the overlap ratios, as a share of the labelled pixels. A constant number of
 # pixels vanishes in a large batch: where 10⁵ dry pixels have the probability 0.5, the gradient of

@@ -19,6 +19,7 @@ from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.unet import UNet, channels_last
+from sarflood.raster.patch import UNKNOWN
 
 WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
 
@@ -80,7 +81,7 @@ class FloodModel:
             images: (N, C, H, W); NaN is no data.
 
         Returns:
-            (N, H, W) float32; NaN where any band has no data.
+            (N, H, W) float32; NaN where any band has no data or is infinite.
         """
         with torch.inference_mode():
             logits = self.network(self.normalise(images))
@@ -90,15 +91,16 @@ class FloodModel:
 
     def masks(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn probabilities into masks by the calibrated threshold: 0 dry, 1 wet, 255 no data."""
-        wet = probabilities >= self.manifest.threshold
-        return np.where(np.isnan(probabilities), 255, wet).astype(np.uint8)
+        masks = (probabilities >= self.manifest.threshold).astype(np.uint8)
+        masks[np.isnan(probabilities)] = UNKNOWN
+        return masks
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Turn values in the model's units into the network's input.
 
-    Each band gets the mean 0 and the standard deviation 1 of the training split; what has no data
-    becomes 0, the mean. Training and every use of the model go through here.
+    Each band gets the mean 0 and the standard deviation 1 of the training split; what is not
+    finite becomes 0, the mean. Training and every use of the model go through here.
 
     Args:
         images: (N, C, H, W), NaN no data; left as it is.
@@ -108,7 +110,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     Returns:
         (N, C, H, W) float32, channels last in memory.
     """
-    inputs = images.float().sub(mean).div_(std).nan_to_num_(nan=0.0)
+    inputs = images.float().sub(mean).div_(std).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
     return inputs.contiguous(memory_format=torch.channels_last)
 
 

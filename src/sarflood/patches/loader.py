@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sarflood.patches.store import EventPatches
-from sarflood.sources.reader import PATCH
+from sarflood.raster.patch import PATCH
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -19,6 +19,7 @@ from sarflood.params import SplitParams
 from sarflood.sources.event import Event
 
 MAX_STARTS = 60
+MANY_PLACES = 20  # scenes or chips, from which on they are kept whole
 UNLIKE_COST = 1.0  # of a strip whose wet share is twice that of the event, or none of it
 DRY = 1e-3  # wet shares below this are all the same
 LOST_COST = 1.0  # of having no patch left for training
@@ -70,16 +71,21 @@ def _by_strips(index: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
 
 
 def _axes(index: pd.DataFrame) -> list[NDArray[np.int64]]:
-    """Return the axes along which neighbours are known: rows and columns, or the source's order."""
-    if index["grid"].nunique() == 1 and index["grid"].notna().all():
-        axes = (index["row"].to_numpy(np.int64), index["col"].to_numpy(np.int64))
-        return [axis - axis.min() for axis in axes]
+    """Return the axes along which neighbours are known.
+
+    The rows and the columns of a few large grids, cut at the same ones in all of them, so that
+    scenes of one place are cut alike; and the order of many small grids, or of single patches.
+    """
     place = index["grid"].fillna(index["item"])
-    return [pd.factorize(place)[0].astype(np.int64)]
+    order = pd.factorize(place)[0].astype(np.int64)
+    if index["grid"].isna().any() or place.nunique() >= MANY_PLACES:
+        return [order]
+    axes = (index["row"].to_numpy(np.int64), index["col"].to_numpy(np.int64))
+    return [axis - axis.min() for axis in axes]
 
 
 def _strips(positions: NDArray[np.int64], params: SplitParams) -> list[tuple[_Strip, _Strip]]:
-    """List the pairs of test and validation strips that are apart and leave half for training."""
+    """List the pairs of test and validation strips that are apart and take half at most."""
     before = np.concatenate([[0], np.cumsum(np.bincount(positions))])  # patches before a position
     tests = _strips_of(before, params.test_share)
     vals = _strips_of(before, params.val_share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sarflood.sources.reader import UNKNOWN, WET
+from sarflood.raster.patch import UNKNOWN, WET
 
 
 def patch_statistics(

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from sarflood.errors import InputError
 from sarflood.files import replacing
 from sarflood.patches.statistics import patch_statistics
+from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.sources.event import Event
-from sarflood.sources.reader import PATCH, RawPatch
+from sarflood.sources.reader import RawPatch
 
 
 class _GrowingNpy:
@@ -86,10 +87,19 @@ class PatchWriter:
                 self.index().to_parquet(temporary, index=False)
 
     def add(self, patch: RawPatch, item: str) -> dict[str, Any]:
-        """Write one patch and return its index row; statistics are of the values as stored."""
+        """Write one patch and return its index row; statistics are of the values as stored.
+
+        Raises:
+            InputError: The event is labelled, and the patch has no mask.
+        """
         image, mask = patch.image, patch.mask
+        if self._masks and mask is None:
+            raise InputError(
+                f"{item}: patch {patch.name} has no mask, and event {self._event.id} is labelled; "
+                "give patches without labels an event of their own"
+            )
         if mask is not None:
-            mask = np.where(np.isfinite(image).all(axis=0), mask, 255).astype(np.uint8)
+            mask = np.where(np.isfinite(image).all(axis=0), mask, UNKNOWN).astype(np.uint8)
         stored = image.astype(np.float16)
         digest = hashlib.sha256(stored.tobytes())
         if mask is not None:

@@ -21,6 +21,11 @@ class Check:
     threshold: float
     passed: bool
 
+    def refusal(self) -> str:
+        """Say in a clause what was seen and what is asked for."""
+        seen = "missing" if self.observed is None else f"{self.observed:.4f}"
+        return f"{self.name}: {seen}, needs at least {self.threshold:.4f}"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -43,15 +48,6 @@ class Verdict:
             "champion": self.champion,
             "checks": [asdict(check) for check in self.checks],
         }
-
-    def refusals(self) -> list[str]:
-        """Say each failed check in a sentence."""
-        return [
-            f"{check.name}: {'missing' if check.observed is None else f'{check.observed:.4f}'}, "
-            f"needs at least {check.threshold:.4f}"
-            for check in self.checks
-            if not check.passed
-        ]
 
 
 def judge(

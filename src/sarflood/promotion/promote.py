@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sarflood.errors import GateRefusedError, SarfloodError
+from sarflood.errors import GateRefusedError, InputError, SarfloodError
 from sarflood.files import sha256
 from sarflood.model.package import WEIGHTS
 from sarflood.params import ServingParams
@@ -18,11 +18,16 @@ from sarflood.promotion.registry import (
     Version,
     assign_production,
     fetch_version,
+    production,
     register,
     versions,
 )
 from sarflood.serving.bundle import build_bundle, check_bundle
 from sarflood.workspace import Workspace
+
+# What makes a version: code that is committed by people, and what a run writes.
+CODE = ("src", "flows", "dvc.yaml", "bentofile.yaml")
+RUN = ("dvc.lock", "params.yaml", "metrics", "plots", "models")
 
 
 @dataclass(frozen=True)
@@ -33,36 +38,65 @@ class Bundle:
     check: dict[str, Any]
 
 
-def known_candidate(workspace: Workspace) -> Version | None:
-    """Return the version that the workspace's present weights are registered as.
+def check_code_is_committed(workspace: Workspace) -> None:
+    """Refuse to make a version whose tag would not hold the code that made it.
 
-    None where they are new, or where data, settings or code of the gate have changed since.
+    Raises:
+        InputError: Code differs from the commit that the workspace stands on.
     """
-    weights = workspace.model / WEIGHTS
-    if not weights.is_file():
-        return None
-    if git(workspace.root, "status", "--porcelain", "--", "dvc.lock", "metrics").strip():
+    changed = git(workspace.root, "status", "--porcelain", "--", *CODE).splitlines()
+    if changed:
+        names = ", ".join(line[3:] for line in changed)
+        raise InputError(
+            f"{workspace.root}: not committed: {names}; a version holds the code that made it, so "
+            "`git commit` or `git checkout` these first"
+        )
+
+
+def known_candidate(workspace: Workspace) -> Version | None:
+    """Return the version that there is nothing to add to: no need to judge or register again.
+
+    That is a version with the present weights that was promoted once (if it was rolled back since,
+    that was on purpose), or one whose verdict still stands: nothing it depends on has changed, and
+    it was judged against the present champion.
+    """
+    digest = sha256(workspace.model / WEIGHTS)
+    same = [item for item in versions(workspace) if item.weights == digest]
+    for version in same:
+        if version.promotions:
+            return version
+    if not same or git(workspace.root, "status", "--porcelain", "--", *RUN).strip():
         return None
     if dvc(workspace.root, "status", "--json", "gate").strip() != "{}":
         return None
-    digest = sha256(weights)
-    return next((item for item in versions(workspace) if item.weights == digest), None)
+    champion = production(workspace)
+    judged_now = same[0].champion == (champion.version if champion else None)
+    return same[0] if judged_now else None
 
 
-def record_candidate(workspace: Workspace, message: str) -> Version:
-    """Push the candidate's files, commit what the run wrote, and register the commit.
+def record_run(workspace: Workspace, message: str) -> None:
+    """Push what a run wrote, verify the push, and commit.
 
     Raises:
-        SarfloodError: The remote does not have the files afterwards; nothing is registered then.
+        SarfloodError: The remote does not have the files afterwards; nothing is committed then.
     """
     root = workspace.root
     dvc(root, "push", "--quiet")
     missing = dvc(root, "status", "--cloud", "--json").strip()
     if missing not in {"{}", ""}:
         raise SarfloodError(f"{root}: `dvc push` left files behind: {missing}; is the remote full?")
-    git(root, "add", "--", "dvc.lock", "params.yaml", "metrics", "plots", "models")
-    if git(root, "diff", "--cached", "--name-only").strip():
-        git(root, "commit", "--quiet", "-m", message)
+    git(root, "add", "--", *RUN)
+    if git(root, "diff", "--cached", "--name-only", "--", *RUN).strip():
+        git(root, "commit", "--quiet", "-m", message, "--", *RUN)
+
+
+def record_candidate(workspace: Workspace, message: str) -> Version:
+    """Record the run and register its commit; a commit that is a version already stays that one."""
+    record_run(workspace, message)
+    commit = workspace.commit()
+    for version in versions(workspace):
+        if version.commit == commit:
+            return version
     return register(workspace, message)
 
 
@@ -100,7 +134,19 @@ def promote(workspace: Workspace, version: Version, message: str) -> Version:
 
 
 def previous_champion(workspace: Workspace) -> Version | None:
-    """Return the version that was in production before the present one."""
+    """Return the version that a rollback goes back to.
+
+    Promotions are replayed in their order; going back to an earlier champion takes those after it
+    off again, so that a second rollback goes one further back and not forth.
+    """
     known = versions(workspace)
-    promoted = [item for item in known if item.promotions and not item.production]
-    return max(promoted, key=lambda item: item.promotions[-1], default=None)
+    promoted = sorted((time, item.version) for item in known for time in item.promotions)
+    champions: list[str] = []
+    for _, version in promoted:
+        if version in champions:
+            del champions[champions.index(version) + 1 :]
+        else:
+            champions.append(version)
+    if len(champions) < 2:
+        return None
+    return next(item for item in known if item.version == champions[-2])

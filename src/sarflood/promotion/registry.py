@@ -18,19 +18,21 @@ from typing import Any
 from filelock import FileLock
 
 from sarflood.errors import InputError, SarfloodError
-from sarflood.files import write_json
+from sarflood.files import sha256, write_json
 from sarflood.model.package import WEIGHTS
 from sarflood.process import git
 from sarflood.workspace import MODEL_NAME, Workspace
 
 PRODUCTION = "production"
+CLOCK_MAY_DIFFER_S = 5
 
 
 @dataclass(frozen=True)
 class Version:
     """A registered version, with what its commit says of it.
 
-    `promotions` are the times (seconds since 1970) at which it was assigned to production.
+    `promotions` are the times (seconds since 1970) at which it was assigned to production;
+    `champion` is the version that the gate compared it with; `weights` their SHA-256.
     """
 
     version: str
@@ -40,6 +42,7 @@ class Version:
     iou: float | None
     events: tuple[str, ...]
     gate_passed: bool
+    champion: str | None
     weights: str | None
 
     @property
@@ -92,6 +95,7 @@ def _version(
         iou=(evaluation.get("test") or {}).get("iou"),
         events=tuple(item["event"] for item in model.get("trained_on", ())),
         gate_passed=gate.get("passed") is True,
+        champion=gate.get("champion"),
         weights=gate.get("candidate"),
     )
 
@@ -148,6 +152,11 @@ def assign_production(workspace: Workspace, version: str, message: str) -> Versi
 
     with _writer(workspace):
         last = max((max(item.promotions, default=0) for item in versions(workspace)), default=0)
+        if last > time.time() + CLOCK_MAY_DIFFER_S:
+            raise SarfloodError(
+                f"{workspace.root}: the last promotion is dated {last - time.time():.0f} s in the "
+                "future; set this machine's clock right, then promote again"
+            )
         while int(time.time()) <= last:
             time.sleep(0.05)  # the tag's clock has no finer tick that could be watched
         gto.api.assign(
@@ -177,11 +186,23 @@ def _writer(workspace: Workspace) -> Iterator[None]:
 def fetch_version(workspace: Workspace, version: Version) -> Path:
     """Return a folder with the version's model package, from the DVC cache or remote."""
     folder = workspace.cache / "versions" / version.version
-    if (folder / WEIGHTS).is_file():
-        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{version.version}.lock")):
+        if not _is_whole(folder, version):
+            _fetch(workspace, version, folder)
+        if not _is_whole(folder, version):
+            raise SarfloodError(f"{folder}: not the weights that {version.tag} was judged with")
+    return folder
+
+
+def _is_whole(folder: Path, version: Version) -> bool:
+    weights = folder / WEIGHTS
+    return weights.is_file() and sha256(weights) == version.weights
+
+
+def _fetch(workspace: Workspace, version: Version, folder: Path) -> None:
     from dvc.api import DVCFileSystem
 
-    folder.mkdir(parents=True, exist_ok=True)
     source = DVCFileSystem(str(workspace.root), rev=version.tag)
     inside = workspace.model.relative_to(workspace.root).as_posix()
     try:
@@ -196,7 +217,6 @@ def fetch_version(workspace: Workspace, version: Version) -> Path:
             f"{version.tag}: its model package cannot be fetched ({error}); "
             "is the DVC remote reachable? `dvc remote list` names it"
         ) from error
-    return folder
 
 
 def note_champion(workspace: Workspace) -> Version | None:

@@ -14,8 +14,7 @@ from rasterio.errors import RasterioError
 
 from sarflood.errors import SarfloodError
 from sarflood.files import replacing
-
-NO_DATA = 255
+from sarflood.raster.patch import UNKNOWN
 
 
 def write_cog(
@@ -46,7 +45,7 @@ def write_cog(
                 dtype="uint8",
                 crs=crs,
                 transform=transform,
-                nodata=NO_DATA,
+                nodata=UNKNOWN,
                 compress="deflate",
                 overview_resampling="nearest",  # classes have no average
                 bigtiff="if_safer",

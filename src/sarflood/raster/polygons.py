@@ -15,15 +15,23 @@ from scipy.ndimage import label
 from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Polygon, box, mapping, shape
 
+from sarflood.errors import InputError
 from sarflood.raster.areas import ELLIPSOID, to_lon_lat
+from sarflood.raster.patch import WET
 
 _DEGREE_DIGITS = 7  # about 1 cm
+_ROWS = 1024  # are counted at a time, for counting takes many bytes a pixel
 # The first concurrent calls of two threads can deadlock in GDAL 3.11 and newer.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def flood_polygons(
-    mask: NDArray[np.uint8], probability: NDArray[np.float32], crs: CRS, transform: Affine
+    mask: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    crs: CRS,
+    transform: Affine,
+    *,
+    at_most: int | None = None,
 ) -> dict[str, Any]:
     """Outline the wet areas of a mask.
 
@@ -35,18 +43,27 @@ def flood_polygons(
         probability: (H, W) float32 in [0, 1].
         crs: The coordinate reference system.
         transform: Pixel (column, row) to CRS coordinates.
+        at_most: How many polygons there may be; without it there is no limit.
 
     Returns:
         A GeoJSON FeatureCollection in longitude and latitude (RFC 7946: right-hand rule, cut at
         the antimeridian), a feature a polygon with `area_km2` on the WGS 84 ellipsoid and
         `mean_probability`; the largest area first.
+
+    Raises:
+        InputError: There are more than `at_most`.
     """
-    groups, count = label(mask == 1)
+    wet = mask == WET
+    groups, count = label(wet)
+    if at_most is not None and count > at_most:
+        raise InputError(
+            f"the map: {count} wet areas, at most {at_most} are outlined; ask for image/tiff"
+        )
     means = _means(probability, groups, count)
     with _ONE_AT_A_TIME:
         found = [
             (shape(outline), int(group))
-            for outline, group in shapes(groups.astype(np.int32), groups > 0, 4, transform)
+            for outline, group in shapes(groups.astype(np.int32, copy=False), wet, 4, transform)
         ]
     outlines = np.array([outline for outline, _ in found], dtype=object)
     transformer = to_lon_lat(crs)
@@ -62,10 +79,13 @@ def _means(
     probability: NDArray[np.float32], groups: NDArray[np.int32], count: int
 ) -> NDArray[np.float64]:
     """Return the mean probability of each group, indexed by its number (0 is no group)."""
-    inside = groups > 0
-    numbers = groups[inside]
-    pixels = np.bincount(numbers, minlength=count + 1)
-    sums = np.bincount(numbers, weights=probability[inside], minlength=count + 1)
+    pixels, sums = np.zeros((2, count + 1))
+    for start in range(0, len(groups), _ROWS):
+        rows = slice(start, start + _ROWS)
+        inside = groups[rows] > 0
+        numbers = groups[rows][inside]
+        pixels += np.bincount(numbers, minlength=count + 1)
+        sums += np.bincount(numbers, probability[rows][inside], count + 1)
     return np.asarray(sums / np.maximum(pixels, 1))
 
 
@@ -88,10 +108,10 @@ def _rounded(coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _unwrapped(outline: Polygon) -> Polygon:
-    """Let longitudes run on beyond 180° where an outline jumps from there to −180°."""
+    """Let longitudes run on beyond 180° where an outline jumps to −180° or runs on below it."""
     west, _, east, _ = outline.bounds
     if east - west <= 180:
-        return outline
+        return translate(outline, xoff=360) if west < -180 else outline
     return shapely.transform(outline, lambda lon, lat: (lon % 360, lat), interleaved=False)
 
 

@@ -31,6 +31,7 @@ _GDAL = {
 _DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
 MAX_MEGAPIXELS = 4_000
 MAX_BANDS = 16
+MAX_SIDE = 200_000  # pixels
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator
 
     Raises:
         InputError: No such file, another format, a header that promises more than
-            `max_megapixels` or than 16 bands, or pixels that are no real numbers.
+            `max_megapixels`, 200,000 pixels a side or 16 bands, pixels that are no real numbers,
+            or descriptions or units that are not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -60,6 +62,10 @@ def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator
 
 
 def _check_header(path: Path, dataset: DatasetReader, max_megapixels: int) -> None:
+    if max(dataset.shape) > MAX_SIDE:
+        raise InputError(
+            f"{path}: {dataset.width}×{dataset.height} pixels; at most {MAX_SIDE:,} a side"
+        )
     megapixels = dataset.width * dataset.height / 1e6
     if megapixels > max_megapixels:
         raise InputError(
@@ -70,6 +76,12 @@ def _check_header(path: Path, dataset: DatasetReader, max_megapixels: int) -> No
     odd = set(dataset.dtypes) - _DTYPES
     if odd:
         raise InputError(f"{path}: pixels of type {', '.join(sorted(odd))}; need real numbers")
+    try:
+        _ = dataset.descriptions, dataset.units
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: a band's description or unit is not UTF-8 ({error}); write it anew"
+        ) from error
 
 
 def read_bands(

@@ -13,12 +13,14 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sarflood.errors import InputError
 from sarflood.mapping.outputs import map_polygons, summarise, write_mask
 from sarflood.mapping.patches import map_patches
 from sarflood.mapping.scene import map_scene
+from sarflood.raster.patch import PATCH
 from sarflood.serving.served import Served
 from sarflood.serving.uploads import (
     TooLargeError,
@@ -27,7 +29,7 @@ from sarflood.serving.uploads import (
     received_scenes,
 )
 
-PATCH = 256
+MAX_POLYGONS = 200_000  # of one answer; each takes some kB while it is made
 _STATUS: dict[type[Exception], int] = {TooLargeError: 413, WrongTypeError: 415}
 _ANSWERS = ("application/json", "application/geo+json", "image/tiff")
 
@@ -35,8 +37,8 @@ _ANSWERS = ("application/json", "application/geo+json", "image/tiff")
 def create_api(served: Callable[[], Served]) -> FastAPI:
     """Make the application.
 
-    Every refusal is JSON, `{"error": …}` with one sentence: 413 too large, 415 wrong type, 422
-    anything else about the input.
+    Every refusal at its addresses is JSON, `{"error": …}` with one sentence: 405 another method,
+    413 too large, 415 wrong type, 422 anything else about the input.
 
     Args:
         served: Gives the loaded model; it is asked at each request, so that the application can
@@ -46,7 +48,11 @@ def create_api(served: Callable[[], Served]) -> FastAPI:
         title="flood-unet",
         docs_url=None,
         redoc_url=None,
-        exception_handlers={InputError: _refuse, ClientDisconnect: _give_up},
+        exception_handlers={
+            InputError: _refuse,
+            HTTPException: _refuse_address,
+            ClientDisconnect: _give_up,
+        },
     )
     # One map at a time has all cores and the memory; the others wait here, off the event loop.
     turn = CapacityLimiter(1)
@@ -95,7 +101,7 @@ def _answer_scene(served: Served, scene: Path, pre: Path | None, media_type: str
         write_mask(result, mask)
         return Response(mask.read_bytes(), media_type=media_type)
     content = (
-        map_polygons(result)
+        map_polygons(result, at_most=MAX_POLYGONS)
         if media_type == "application/geo+json"
         else summarise(result, served.info.version)
     )
@@ -110,6 +116,11 @@ def _wanted(request: Request) -> str:
 
 async def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status_code=_STATUS.get(type(error), 422))
+
+
+async def _refuse_address(request: Request, error: HTTPException) -> Response:
+    content = {"error": f"{request.method} {request.url.path}: {error.detail}"}
+    return JSONResponse(content, error.status_code, error.headers)
 
 
 async def _give_up(_: Request, __: Exception) -> Response:

@@ -143,8 +143,8 @@ def serving_bundle(tag: str, store: Path, *, ready_within_s: float, log: Path) -
 
     Raises:
         InputError: There is no such bundle.
-        SarfloodError: The server ended, refused to serve, or was not ready in time; the message
-            has the last lines of its log.
+        SarfloodError: The server ended, refused to serve, was not ready in time, or is of another
+            version; the message has its reason, or the last lines of its log.
     """
     version = tag.partition(":")[2]
     folder = bundle_folder(stored_tag(version, store), store)
@@ -153,7 +153,7 @@ def serving_bundle(tag: str, store: Path, *, ready_within_s: float, log: Path) -
         tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
         server(serve_command(str(folder.resolve()), port), Path(home), log) as process,
     ):
-        wait_until_ready(process, port, ready_within_s=ready_within_s, name=tag, log=log)
+        wait_until_ready(process, port, ready_within_s=ready_within_s, tag=tag, log=log)
         yield f"http://{HOST}:{port}"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sarflood.errors import InputError, SarfloodError
+from sarflood.serving.arrays import DAMAGED
 
 # Sums of another order, as on another processor, may tip a pixel at the threshold.
 MAX_DIFFERENT = 0.001
@@ -28,7 +28,7 @@ def read_recorded(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, masks = arrays["images"], arrays["masks"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: no recorded patches ({error}); evaluate the model again"
         ) from error

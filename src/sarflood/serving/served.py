@@ -37,7 +37,7 @@ def load_served(package: Path) -> Served:
     """Load a bundle's model package and let it answer its recorded patches.
 
     Raises:
-        InputError: A file is missing or damaged.
+        InputError: A file is missing or damaged, or the recorded patches have other bands.
         SarfloodError: The answers are not those recorded.
     """
     path = package / BUNDLE_INFO
@@ -47,5 +47,10 @@ def load_served(package: Path) -> Served:
         raise InputError(f"{path}: not a bundle's description: {error}") from error
     model = load_model(package)
     images, masks = read_recorded(package / RECORDED)
+    if images.shape[1] != len(model.manifest.bands):
+        raise InputError(
+            f"{package / RECORDED}: patches of {images.shape[1]} band(s); the model needs "
+            f"{', '.join(model.manifest.bands)}; evaluate the model again"
+        )
     check_answers(map_patches(model, images), masks, f"flood-unet {info.version}")
     return Served(model, info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from sarflood.errors import SarfloodError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.process import END_WITHIN_S, child_environment, end_group
 from sarflood.serving.recorded import REFUSES
 
@@ -25,6 +26,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def check_port(port: int) -> None:
+    """Check that a server may listen on a port of the loopback.
+
+    Raises:
+        InputError: Another program listens there, or it takes more rights than ours.
+    """
+    with socket.socket() as probe:
+        # As servers do: connections that have ended do not keep the port, only who listens does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} of {HOST}: {error.strerror}; name another with --port"
+            ) from error
 
 
 @contextmanager
@@ -69,42 +87,61 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def wait_until_ready(
-    process: subprocess.Popen[str], port: int, *, ready_within_s: float, name: str, log: Path
+    process: subprocess.Popen[str], port: int, *, ready_within_s: float, tag: str, log: Path
 ) -> None:
-    """Wait until `/readyz` says yes.
+    """Wait until `/readyz` says yes and `/model` names the version that was asked for.
+
+    Args:
+        process: The server.
+        port: Where it listens on the loopback.
+        ready_within_s: How long it may take.
+        tag: The bundle, such as `flood-unet:v0.3.0`.
+        log: The server's output.
 
     Raises:
-        SarfloodError: The server ended, refused to serve, or was not ready in time; the message
-            has its reason, or the last lines of its log.
+        SarfloodError: The server ended, refused to serve, was not ready in time, or is of another
+            version; the message has its reason, or the last lines of its log.
     """
     deadline = time.monotonic() + ready_within_s
-    while not _is_ready(port):
+    while not (_get(port, "/readyz") is not None and process.poll() is None):
         try:
             code = process.wait(_LOOK_EVERY_S)
         except subprocess.TimeoutExpired:
-            _raise_refusal(name, log)
+            _raise_refusal(tag, log)
             fault = f"not ready within {ready_within_s:g} s"
             if time.monotonic() < deadline:
                 continue
         else:
             fault = f"ended with code {code} before it was ready"
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise SarfloodError(f"{name}: {fault}; its log ends with:\n{tail}")
+        raise SarfloodError(f"{tag}: {fault}; its log ends with:\n{tail}")
+    _check_version(port, tag)
 
 
-def _raise_refusal(name: str, log: Path) -> None:
+def _check_version(port: int, tag: str) -> None:
+    try:
+        answered = json.loads(_get(port, "/model") or b"{}")["version"]
+    except (ValueError, KeyError, TypeError):
+        answered = "none that it can name"
+    if answered != tag.partition(":")[2]:
+        raise SarfloodError(f"{tag}: what answers on port {port} is of another version: {answered}")
+
+
+def _raise_refusal(tag: str, log: Path) -> None:
     """Raise what the service gave as its reason; BentoML would start it again and again."""
     _, refuses, rest = log.read_text(encoding="utf-8", errors="replace").partition(REFUSES)
     if refuses:
-        raise SarfloodError(f"{name}: {refuses}{rest.splitlines()[0] if rest else ''}")
+        raise SarfloodError(f"{tag}: {refuses}{rest.splitlines()[0] if rest else ''}")
 
 
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+def _get(port: int, path: str) -> bytes | None:
+    """Return the body of a good answer."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.read() if response.status == 200 else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()

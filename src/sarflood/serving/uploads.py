@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from sarflood.errors import InputError
+from sarflood.serving.arrays import DAMAGED
 
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY_MAGIC = b"\x93NUMPY"
@@ -95,7 +96,7 @@ async def received_patches(
 def _map_patches(path: Path, patch_shape: tuple[int, int, int]) -> NDArray[np.floating]:
     try:
         patches = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, TypeError, OverflowError, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise InputError(f"the body: a damaged .npy file ({error})") from error
     if patches.dtype not in {np.dtype(np.float16), np.dtype(np.float32)}:
         raise InputError(f"the body: values of type {patches.dtype}; send float16 or float32")

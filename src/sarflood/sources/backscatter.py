@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
+from sarflood.raster.patch import UNKNOWN
 from sarflood.sources.landscape import Cover, Flags, Landscape, Terrain
 from sarflood.sources.noise import Field, hash_grid
-from sarflood.sources.reader import UNKNOWN
 
 LOOKS = 4.4  # equivalent number of looks of Sentinel-1 IW GRD in high resolution
 RESOLUTION_DB = 1 / 64  # of the stored values: far below the speckle, and the files halve

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sarflood.raster.patch import DRY, PATCH, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
 from sarflood.sources.pairing import Place, admit, list_folders, list_rasters, pair_files
 from sarflood.sources.pixels import check_pixels, open_source, read_mask
-from sarflood.sources.reader import DRY, PATCH, UNKNOWN, WET, BadSourceError, Facts, Item, RawPatch
+from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch
 
 _MASK = "flood_label"
 _NAME = re.compile(r"(?P<scene>.+)_x-(?P<row>\d{1,6})_y-(?P<col>\d{1,6})(?:_(?P<band>vv|vh))?\.png")

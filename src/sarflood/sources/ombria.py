@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sarflood.raster.patch import DRY, PATCH, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
 from sarflood.sources.pairing import Place, admit, list_folders, list_rasters, pair_files
 from sarflood.sources.pixels import check_pixels, open_source, read_mask
-from sarflood.sources.reader import DRY, PATCH, WET, BadSourceError, Facts, Item, RawPatch
+from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch
 
 _NAMES = {
     "AFTER": re.compile(r"(?:S1_after|imafter)_(\d{1,9})\.png"),

@@ -81,12 +81,12 @@ def pair_files(
         place = place_of(path)
         if place is None or place.role not in roles:
             problem = f"{path}: no name of this layout ({_wanted(roles)}); rename or remove it"
-            strays.append(_stray(root, path, problem))
+            strays.append(stray(root, path, problem))
             continue
         group = groups.setdefault(place.name, _Group(place.order))
         twin = group.files.setdefault(place.role, path)
         if twin != path:
-            strays.append(_stray(root, path, f"{path}: {twin} stands for the same; remove one"))
+            strays.append(stray(root, path, f"{path}: {twin} stands for the same; remove one"))
     for name, group in sorted(groups.items(), key=lambda pair: (pair[1].order, pair[0])):
         present = tuple(group.files[role] for role in roles if role in group.files)
         missing = [pattern for role, pattern in roles.items() if role not in group.files]
@@ -99,7 +99,8 @@ def _wanted(roles: Mapping[str, str]) -> str:
     return " with ".join(roles.values())
 
 
-def _stray(root: Path, path: Path, problem: str) -> Item:
+def stray(root: Path, path: Path, problem: str) -> Item:
+    """Return a file that has no place in its source as an item, which `admit` refuses."""
     return Item("-".join(path.relative_to(root).parts), (path,), root, problem)
 
 

@@ -15,8 +15,10 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
+from sarflood.raster.names import bands_by_name
+from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.raster.safe import open_raster, read_bands
-from sarflood.sources.reader import PATCH, UNKNOWN, BadSourceError, RawPatch
+from sarflood.sources.reader import BadSourceError, RawPatch
 
 MAX_CHIP_MEGAPIXELS = 64  # chips are read whole, scenes by windows
 FLOATS = ("float32", "float64")
@@ -31,7 +33,8 @@ def open_source(path: Path, *, chip: bool = True) -> Iterator[DatasetReader]:
         chip: Whether it will be read whole, and must be small enough for that.
 
     Raises:
-        BadSourceError: It cannot be opened safely, or its pixels turn out damaged.
+        BadSourceError: It cannot be opened safely, or what is done with it raises `InputError`,
+            such as for damaged pixels.
     """
     limit = {"max_megapixels": MAX_CHIP_MEGAPIXELS} if chip else {}
     try:
@@ -61,16 +64,16 @@ def polarisations(path: Path, dataset: DatasetReader) -> list[int]:
     """Return the numbers of the VV and the VH band, by description, or 1 and 2 where none says.
 
     Raises:
-        BadSourceError: The descriptions do not tell, or there are not two bands.
+        InputError: The descriptions do not tell, or there are not two bands.
     """
-    names = [(text or "").lower().removesuffix("_pre") for text in dataset.descriptions]
-    if names.count("vv") == 1 and names.count("vh") == 1:
-        return [names.index("vv") + 1, names.index("vh") + 1]
-    if len(names) == 2 and not {"vv", "vh"} & set(names):
+    bands = bands_by_name(path, dataset, one_date=True)
+    if {"vv", "vh"} <= bands.keys():
+        return [bands["vv"], bands["vh"]]
+    if not bands and dataset.count == 2:
         return [1, 2]
     raise BadSourceError(
-        f"{path}: {len(names)} band(s) described as {dataset.descriptions}; need one VV and one VH "
-        "band by description, or two without, VV first"
+        f"{path}: {dataset.count} band(s) described as {dataset.descriptions}; need one VV and "
+        "one VH band by description, or two without, VV first"
     )
 
 
@@ -79,36 +82,6 @@ def georeference(dataset: DatasetReader) -> tuple[str | None, Affine | None]:
     if dataset.crs is None or dataset.transform.is_identity:
         return None, None
     return dataset.crs.to_string(), dataset.transform
-
-
-def check_same_grid(first: Path, one: DatasetReader, second: Path, other: DatasetReader) -> None:
-    """Refuse two rasters whose pixels do not lie on each other, to a hundredth of a pixel.
-
-    Raises:
-        BadSourceError: Names both files and the difference.
-    """
-    if one.shape != other.shape:
-        what = f"{one.height}×{one.width} and {other.height}×{other.width} pixels"
-    elif one.crs != other.crs:
-        what = f"CRS {one.crs} and {other.crs}"
-    elif not _same_corners(one, other):
-        what = f"transforms {tuple(one.transform)[:6]} and {tuple(other.transform)[:6]}"
-    else:
-        return
-    raise BadSourceError(
-        f"{first} and {second}: not on one grid: {what}; resample one to the other"
-    )
-
-
-def _same_corners(one: DatasetReader, other: DatasetReader) -> bool:
-    if one.transform.is_degenerate:
-        return bool(one.transform == other.transform)
-    to_pixels = ~one.transform @ other.transform
-    for corner in ((0, 0), (one.width, 0), (0, one.height)):
-        col, row = to_pixels @ corner
-        if abs(col - corner[0]) > 0.01 or abs(row - corner[1]) > 0.01:
-            return False
-    return True
 
 
 def read_mask(

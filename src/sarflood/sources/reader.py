@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 from sarflood.errors import InputError
 from sarflood.sources.event import Band, Label, Origin, Units
 
-PATCH = 256
-DRY, WET, UNKNOWN = 0, 1, 255
-
 
 class BadSourceError(InputError):
     """One item of a source cannot be read; it goes to quarantine, the others go on."""

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import product
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import rasterio
+from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from sarflood.raster.cache import block_cache
+from sarflood.raster.decibel import without_fill
+from sarflood.raster.grid import check_same_grid
+from sarflood.raster.patch import DRY, PATCH, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
+from sarflood.raster.units import tell_units
 from sarflood.sources.event import Band, Label, Origin, Units
-from sarflood.sources.pairing import admit
+from sarflood.sources.pairing import admit, list_rasters, stray
 from sarflood.sources.pixels import (
-    FLOATS,
     check_pixels,
-    check_same_grid,
     cut_row,
     georeference,
     open_source,
@@ -28,22 +30,12 @@ from sarflood.sources.pixels import (
     polarisations,
     read_mask,
 )
-from sarflood.sources.reader import (
-    DRY,
-    PATCH,
-    UNKNOWN,
-    WET,
-    BadSourceError,
-    Facts,
-    Item,
-    RawPatch,
-)
+from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch
 
 SCENE, PRE, MASK = "scene.tif", "pre.tif", "mask.tif"
 LABEL_TAG = "SARFLOOD_LABEL"
 _MEANING = {0: DRY, 1: WET, 255: UNKNOWN}
-_SAMPLES = 6  # a side: windows that the units are told from
-_CACHE_BYTES = 128 * 2**20  # of GDAL, which otherwise takes a share of the machine
+_CACHE_BYTES = 128 * 2**20
 
 
 class SceneReader:
@@ -69,7 +61,7 @@ class SceneReader:
 
         A file that cannot be read counts as dB and water: `read` refuses it.
         """
-        (item,) = self.items(root)
+        item = next(self.items(root))
         files = _by_role(item)
         bands: tuple[Band, ...] = ("vv", "vh")
         if PRE in files:
@@ -87,25 +79,30 @@ class SceneReader:
             return Facts(bands, "db", "water" if MASK in files else None, origin)
 
     def items(self, root: Path) -> Iterator[Item]:
-        """List the one scene."""
+        """List the one scene, and other rasters in its folder, which `read` refuses."""
         if root.is_file():
             file = root.resolve()
             yield Item(root.stem, (file,), file.parent)
-        else:
-            present = [root / name for name in (SCENE, PRE, MASK) if os.path.lexists(root / name)]
-            yield Item(root.resolve().name, tuple(present), root)
+            return
+        roles = (SCENE, PRE, MASK)
+        present = [root / name for name in roles if os.path.lexists(root / name)]
+        yield Item(root.resolve().name, tuple(present), root)
+        for path in list_rasters(root):
+            if path.name not in roles:
+                problem = f"{path}: not one of {', '.join(roles)}; rename or remove it"
+                yield stray(root, path, problem)
 
     def read(self, item: Item) -> Iterator[RawPatch]:
         """Read a scene as patches, row by row; see `Reader.read`."""
         admit(item)
         files = _by_role(item)
         with ExitStack() as stack:
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
+            stack.enter_context(block_cache(_CACHE_BYTES))
             opened = {
                 role: stack.enter_context(open_source(path, chip=False))
                 for role, path in files.items()
             }
-            _check_whole(files, opened)
+            units = _check_whole(files, opened)
             scene, mask = opened[SCENE], opened.get(MASK)
             images = [
                 (opened[role], polarisations(files[role], opened[role]))
@@ -117,9 +114,18 @@ class SceneReader:
             for row in range(rows):
                 top = row * PATCH
                 window = Window(0, top, scene.width, min(PATCH, scene.height - top))
-                image = np.concatenate([read_bands(data, window, bands) for data, bands in images])
+                image = np.concatenate(
+                    [_read_image(data, window, bands, units) for data, bands in images]
+                )
                 known = read_mask(files[MASK], mask, _MEANING, window) if mask else None
                 yield from cut_row(item.name, image, known, row, rows, crs, transform)
+
+
+def _read_image(
+    dataset: DatasetReader, window: Window, bands: list[int], units: Units
+) -> NDArray[np.float32]:
+    image = read_bands(dataset, window, bands)
+    return without_fill(image) if units == "db" else image
 
 
 def _by_role(item: Item) -> dict[str, Path]:
@@ -128,8 +134,13 @@ def _by_role(item: Item) -> dict[str, Path]:
     return {SCENE: scene} | {path.name: path for path in others}
 
 
-def _check_whole(files: dict[str, Path], opened: dict[str, DatasetReader]) -> None:
-    """Refuse files that do not lie on one grid, images in two units, and a mask that is none."""
+def _check_whole(files: dict[str, Path], opened: dict[str, DatasetReader]) -> Units:
+    """Return the units of the images.
+
+    Raises:
+        InputError: The files do not lie on one grid, the images are in two units, or the mask is
+            none.
+    """
     for role, dataset in opened.items():
         check_same_grid(files[SCENE], opened[SCENE], files[role], dataset)
     units = _units(files[SCENE], opened[SCENE])
@@ -140,35 +151,11 @@ def _check_whole(files: dict[str, Path], opened: dict[str, DatasetReader]) -> No
     if MASK in opened:
         check_pixels(files[MASK], opened[MASK], bands=1, dtypes=("uint8", "int16", "float32"))
         _label(files[MASK], opened[MASK])
+    return units
 
 
 def _units(path: Path, dataset: DatasetReader) -> Units:
-    """Tell the units, once for the scene: by type, by the bands' unit, else by a coarse sample.
-
-    Backscatter in dB has negative values everywhere, linear power and amplitude never.
-    """
-    kind = dataset.dtypes[0]
-    if kind == "uint8":
-        return "uint8"
-    if kind not in FLOATS:
-        raise BadSourceError(
-            f"{path}: pixels of type {kind}; need float (dB or linear) or uint8; convert it"
-        )
-    if (dataset.units[0] or "").lower() == "db":
-        return "db"
-    bands = polarisations(path, dataset)
-    starts = np.linspace(0.0, 1.0, _SAMPLES)
-    seen = False
-    for down, across in product(starts, starts):
-        row, col = int(down * (dataset.height - 1)), int(across * (dataset.width - 1))
-        window = Window(col // PATCH * PATCH, row // PATCH * PATCH, PATCH, PATCH).intersection(
-            Window(0, 0, dataset.width, dataset.height)
-        )
-        values = read_bands(dataset, window, bands)
-        if (values < 0).any():
-            return "db"
-        seen |= bool(np.isfinite(values).any())
-    return "linear" if seen else "db"
+    return tell_units(path, dataset, polarisations(path, dataset))
 
 
 def _label(path: Path, mask: DatasetReader) -> Label:

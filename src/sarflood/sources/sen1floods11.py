@@ -6,20 +6,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sarflood.raster.grid import check_same_grid
+from sarflood.raster.patch import DRY, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
 from sarflood.sources.pairing import Place, admit, list_rasters, pair_files
 from sarflood.sources.pixels import (
     FLOATS,
     check_pixels,
-    check_same_grid,
     cut_patches,
     georeference,
     open_source,
     polarisations,
     read_mask,
 )
-from sarflood.sources.reader import DRY, UNKNOWN, WET, Facts, Item, RawPatch
+from sarflood.sources.reader import Facts, Item, RawPatch
 
 _FOLDERS = ("", "S1", "Labels", "S1Hand", "LabelHand")
 _NAME = re.compile(r"(?P<chip>.+)_(?P<role>S1|Label)Hand\.tif")

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
+from sarflood.raster.cache import block_cache
+from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.sources.backscatter import simulate_window
 from sarflood.sources.landscape import PIXEL_M, Landscape
-from sarflood.sources.reader import PATCH, UNKNOWN
 from sarflood.sources.scene import LABEL_TAG, MASK, PRE, SCENE
 
 MAX_SIZE = 60_000
@@ -47,6 +50,7 @@ def simulate_event(
 
     Raises:
         InputError: `out` exists or cannot be made, or `seed` or `size` is out of range.
+        SarfloodError: The files cannot be written, such as on a full disk.
     """
     if not PATCH <= size <= MAX_SIZE:
         raise InputError(f"size {size}: allowed are {PATCH} to {MAX_SIZE} pixels")
@@ -63,6 +67,8 @@ def simulate_event(
         _write_scene(temporary, Landscape(seed, size), on_progress)
         temporary.chmod(0o755)
         temporary.rename(out)
+    except OSError as error:  # those of rasterio included
+        raise SarfloodError(f"{out}: cannot be written ({error}); is the disk full?") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -70,8 +76,9 @@ def simulate_event(
 def _write_scene(
     folder: Path, place: Landscape, on_progress: Callable[[float], object] | None
 ) -> None:
-    with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
+    blocks = list(_blocks(place.size))
+    written: dict[str, list[int]] = {SCENE: [], PRE: [], MASK: []}  # checksums of the blocks
+    with block_cache(_CACHE_BYTES), ExitStack() as stack:
         images = {"dtype": "float32", "count": 2, "nodata": np.nan, "predictor": 2}
         scene = stack.enter_context(_create(folder / SCENE, place.size, images))
         pre = stack.enter_context(_create(folder / PRE, place.size, images))
@@ -81,16 +88,31 @@ def _write_scene(
             image.descriptions = ("VV", "VH")
             image.units = ("dB", "dB")
         mask.update_tags(**{LABEL_TAG: "flood"})
-        blocks = list(_blocks(place.size))
         for done, block in enumerate(blocks, start=1):
             simulated = simulate_window(
                 place, block.row_off, block.col_off, block.height, block.width
             )
-            scene.write(simulated.after, window=block)
-            pre.write(simulated.before, window=block)
-            mask.write(simulated.mask, 1, window=block)
+            layers: list[NDArray[Any]] = [
+                simulated.after,
+                simulated.before,
+                simulated.mask[None],
+            ]
+            files = zip((scene, pre, mask), layers, written.values(), strict=True)
+            for file, values, sums in files:
+                file.write(values, window=block)
+                sums.append(crc32(values.tobytes()))
             if on_progress:
                 on_progress(done / len(blocks))
+    for name, sums in written.items():
+        _check_written(folder / name, blocks, sums)
+
+
+def _check_written(path: Path, blocks: list[Window], sums: list[int]) -> None:
+    """Read a file back: what GDAL fails to write on closing it, rasterio does not report."""
+    with rasterio.open(path, driver="GTiff") as file:
+        for block, expected in zip(blocks, sums, strict=True):
+            if crc32(file.read(window=block).tobytes()) != expected:
+                raise OSError(f"{path.name} reads back otherwise than written")
 
 
 def _create(path: Path, size: int, profile: dict[str, Any]) -> DatasetWriter:

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from sarflood.raster.decibel import without_fill
+from sarflood.raster.grid import check_same_grid
+from sarflood.raster.patch import DRY, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
 from sarflood.sources.pairing import Place, admit, list_rasters, pair_files
 from sarflood.sources.pixels import (
     FLOATS,
     check_pixels,
-    check_same_grid,
     cut_patches,
     georeference,
     open_source,
     read_mask,
 )
-from sarflood.sources.reader import DRY, UNKNOWN, WET, Facts, Item, RawPatch
+from sarflood.sources.reader import Facts, Item, RawPatch
 
 _NAME = re.compile(r"(?P<chip>.+?)(?:_(?P<band>vv|vh))?\.tif")
 _BANDS = {"vv": "<id>_vv.tif", "vh": "<id>_vh.tif"}
@@ -68,8 +70,7 @@ class StacOverflowReader:
                     check_pixels(path, other, bands=1, dtypes=("uint8",))
                     check_same_grid(vv, dataset, path, other)
                     mask = read_mask(path, other, _MEANING)
-        image = np.concatenate(bands)
-        image[:, (image == 0).all(axis=0)] = np.nan
+        image = without_fill(np.concatenate(bands))
         yield from cut_patches(item.name, image, mask, crs, transform)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sarflood.errors import InputError
-from sarflood.evaluation.evaluate import Evaluation
+from sarflood.evaluation.evaluate import Evaluation, read_patches
 from sarflood.evaluation.evaluate import evaluate as evaluate_model
 from sarflood.evaluation.report import write_report
 from sarflood.files import sha256, write_json, write_text
@@ -82,7 +82,7 @@ def _report(
         manifest=model.manifest,
         evaluation=Evaluation(
             metrics=metrics,
-            patches=pd.read_csv(workspace.plots / "test_patches.csv"),
+            patches=read_patches(workspace.plots / "test_patches.csv"),
             precision_recall=pd.read_csv(workspace.plots / "precision_recall.csv"),
         ),
         training=pd.read_csv(workspace.plots / "training.csv"),

@@ -8,7 +8,7 @@ from sarflood.files import replacing, write_json
 from sarflood.params import load_params
 from sarflood.patches.split import split_event
 from sarflood.patches.store import open_events
-from sarflood.stages import run_stage
+from sarflood.stages import run_stage, warn
 from sarflood.workspace import Workspace
 
 
@@ -23,6 +23,8 @@ def split(workspace: Workspace) -> None:
             str(part): {"patches": len(wet), "wet_share": _mean(wet)}
             for part, wet in item.index["wet_share"].groupby(parts)
         }
+        if not {"test", "held_out", "unlabelled"} & set(parts):
+            warn(f"event {item.event.id} is too small to be split: it trains, but is not tested")
     with replacing(workspace.split) as temporary:
         pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
     write_json(workspace.metrics / "split.json", counts)

@@ -7,24 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BINS = 256
+from sarflood.model.histogram import BINS, count_pixels
 
 
 def count_by_probability(logits: Tensor, masks: Tensor) -> NDArray[np.int64]:
-    """Count labelled pixels by class and probability.
-
-    Args:
-        logits: (N, H, W).
-        masks: (N, H, W) uint8, 0 dry, 1 wet, 255 unknown (not counted).
-
-    Returns:
-        (2, 256) counts; row 0 dry, row 1 wet; column k has probabilities in [k, k + 1) / 256.
-    """
-    bins = (torch.sigmoid(logits.float()) * BINS).long().clamp_(0, BINS - 1)
-    known = masks < 2
-    cells = bins[known] + BINS * masks[known].long()
-    counts: NDArray[np.int64] = torch.bincount(cells, minlength=2 * BINS).cpu().numpy()
-    return counts.reshape(2, BINS)
+    """Count labelled pixels as `count_pixels` does, for logits and masks (N, H, W)."""
+    return count_pixels(torch.sigmoid(logits.float()).cpu().numpy(), masks.cpu().numpy())
 
 
 def best_threshold(counts: NDArray[np.int64]) -> tuple[float, float]:

@@ -18,14 +18,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.model.allocator import keep_large_buffers
+from sarflood.model.histogram import BINS
 from sarflood.model.losses import CombinedLoss, build_loss
 from sarflood.model.package import normalise
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import Params, TrainParams
 from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics
-from sarflood.training.calibrate import BINS, best_threshold, count_by_probability
+from sarflood.raster.patch import WET
+from sarflood.training.calibrate import best_threshold, count_by_probability
 
 WARM_UP = 0.1  # share of the training in which the learning rate rises
 GRADIENT_NORM = 1.0
@@ -75,6 +77,11 @@ def fit(
                 f"no {name} patches: the events are too small to be split; add a larger event, "
                 "or lower split.guard_patches in params.yaml"
             )
+    if not (val.masks == WET).any():
+        raise InputError(
+            "no wet pixel in the validation patches, so no threshold can be chosen; add an event "
+            "with a flood, or raise split.val_share in params.yaml"
+        )
     keep_large_buffers()
     L.seed_everything(params.train.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
@@ -174,10 +181,16 @@ class _Training(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         threshold, iou = self._validate()
+        loss = float(torch.stack(self._losses).mean())
+        if not math.isfinite(loss):
+            raise SarfloodError(
+                f"training diverged in epoch {self.current_epoch + 1}: the loss is {loss}; lower "
+                "train.learning_rate in params.yaml"
+            )
         epoch = Epoch(
             epoch=self.current_epoch + 1,
             seconds=round(time.monotonic() - self._start, 2),
-            train_loss=float(torch.stack(self._losses).mean()),
+            train_loss=loss,
             val_iou=iou,
             threshold=threshold,
             learning_rate=self._optimizer.param_groups[0]["lr"],

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     )
     from great_expectations.expectations.expectation import Expectation
 
-__all__ = ["Verdict", "validate_table"]
 
 EVENTS_IN_TITLE = 3  # the title is also a file name, of 255 bytes at most
 UNITS = {"db": "dB", "uint8": "8-bit grey levels"}

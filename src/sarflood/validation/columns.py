@@ -14,6 +14,9 @@ NOT_FINITE = "bands_not_finite"
 WET_MINUS_DRY = "wet_minus_dry"
 EVENT_WET_MINUS_DRY = "event_wet_minus_dry"
 
+# A class with less of the labelled pixels than this may be anything: a pier, a ship, a puddle.
+TELLING_SHARE = 0.01
+
 
 def required_columns(bands: tuple[str, ...]) -> list[str]:
     """List the columns of the patch index that a judgement needs."""
@@ -39,7 +42,8 @@ def with_derived_columns(table: pd.DataFrame, bands: tuple[str, ...]) -> pd.Data
     - `<band>_mean_outside`: by how much the mean is below the minimum or above the maximum, in the
       band's units; 0 or less is right.
     - `wet_minus_dry`: mean of the wet less mean of the dry pixels; NaN where one kind is missing.
-    - `event_wet_minus_dry`: the median of `wet_minus_dry` over the patches of the same event.
+    - `event_wet_minus_dry`: the median of `wet_minus_dry` over those patches of the same event in
+      which both classes have 1 % of the labelled pixels or more; NaN where there is none.
     """
     judged = table[required_columns(bands)].reset_index(drop=True)
     first = judged.groupby("sha256")["id"].transform("first")
@@ -50,8 +54,10 @@ def with_derived_columns(table: pd.DataFrame, bands: tuple[str, ...]) -> pd.Data
         judged[disorder_column(band)] = np.maximum(low - mean, mean - high)
     band = label_band(bands)
     judged[WET_MINUS_DRY] = judged[f"{band}_wet_mean"] - judged[f"{band}_dry_mean"]
-    events = judged.groupby("event", dropna=False)
-    judged[EVENT_WET_MINUS_DRY] = events[WET_MINUS_DRY].transform("median")
+    telling = judged["wet_share"].between(TELLING_SHARE, 1 - TELLING_SHARE)
+    differences = judged[WET_MINUS_DRY].where(telling)
+    events = differences.groupby(judged["event"], dropna=False)
+    judged[EVENT_WET_MINUS_DRY] = events.transform("median")
     return judged
 
 

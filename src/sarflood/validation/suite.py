@@ -33,6 +33,7 @@ from sarflood.validation.columns import (
     DUPLICATE_OF,
     EVENT_WET_MINUS_DRY,
     NOT_FINITE,
+    TELLING_SHARE,
     WET_MINUS_DRY,
     disorder_column,
     required_columns,
@@ -230,8 +231,8 @@ def _labels(params: ValidationParams) -> list[Expectation]:
             ExpectColumnValuesToBeBetween,
             "masks not inverted",
             "labels",
-            "in most patches of the event the wet pixels are brighter than the dry ones: "
-            "the masks look inverted",
+            f"in most patches of the event with {_percent(TELLING_SHARE)} or more of both wet and "
+            "dry pixels the wet ones are brighter: the masks look inverted",
             scope="event",
             column=EVENT_WET_MINUS_DRY,
             max_value=0.0,

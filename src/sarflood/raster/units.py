@@ -11,48 +11,30 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
-from sarflood.mapping.tiles import spans
 from sarflood.raster.safe import read_bands
 
 ScaleUnits = Literal["db", "linear", "uint8"]
 
-_SPOKEN = {
-    "db": "backscatter in dB",
-    "linear": "linear backscatter",
-    "uint8": "8-bit grey levels (uint8)",
-}
 # Medians of Sentinel-1 backscatter lie well inside: calm water -25 dB, cities -5 dB.
 _DB_MEDIAN = (-45.0, 0.0)
 _LINEAR_MEDIAN = (1e-5, 10.0)
 _SAMPLED_TILES = 16
+_TILE = 1024
 
 
-def fitting_units(
-    path: Path, dataset: DatasetReader, indexes: list[int], needed: str
-) -> ScaleUnits:
-    """Tell the units of a file's bands, which must be, or become by a logarithm, those needed.
+def tell_units(path: Path, dataset: DatasetReader, bands: list[int]) -> ScaleUnits:
+    """Tell the units of a file's bands: `uint8` by their type, else by the median of a sample.
 
     Args:
         path: The file, for messages.
         dataset: The open file.
-        indexes: The 1-based indexes of its bands that are used.
-        needed: The model's units, `db` or `uint8`.
+        bands: The 1-based indexes of its bands that are used.
 
     Raises:
-        InputError: There is no data, the values are no backscatter, or cannot be converted.
+        InputError: There is no data, or the values are no backscatter.
     """
-    units = _units(path, dataset, indexes)
-    if (units == "uint8") != (needed == "uint8"):
-        raise InputError(
-            f"{path}: pixels are {_SPOKEN[units]}; the model needs {_SPOKEN[needed]}, and one "
-            "cannot be turned into the other"
-        )
-    return units
-
-
-def _units(path: Path, dataset: DatasetReader, indexes: list[int]) -> ScaleUnits:
-    dtypes = {dataset.dtypes[index - 1] for index in indexes}
-    values = _sample(dataset, indexes)
+    dtypes = {dataset.dtypes[band - 1] for band in bands}
+    values = _sample(dataset, bands)
     if not values.size:
         raise InputError(f"{path}: no pixel with data")
     if dtypes == {"uint8"}:
@@ -72,16 +54,17 @@ def _units(path: Path, dataset: DatasetReader, indexes: list[int]) -> ScaleUnits
     )
 
 
-def _sample(dataset: DatasetReader, indexes: list[int]) -> NDArray[np.float32]:
+def _sample(dataset: DatasetReader, bands: list[int]) -> NDArray[np.float32]:
     """Return valid values of up to 16 tiles, spread over the file and always the same."""
+    whole = Window(0, 0, dataset.width, dataset.height)
     windows = [
-        Window.from_slices(rows, cols)
-        for rows in spans(dataset.height)
-        for cols in spans(dataset.width)
+        Window(left, top, _TILE, _TILE).intersection(whole)
+        for top in range(0, dataset.height, _TILE)
+        for left in range(0, dataset.width, _TILE)
     ]
     taken: list[NDArray[np.float32]] = []
     for number in np.random.default_rng(0).permutation(len(windows)):
-        values = read_bands(dataset, windows[number], indexes)[:, ::4, ::4]
+        values = read_bands(dataset, windows[number], bands)[:, ::4, ::4]
         if np.isfinite(values).any():
             taken.append(values[np.isfinite(values)])
         if len(taken) == _SAMPLED_TILES:

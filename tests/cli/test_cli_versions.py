@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from tiny import speckle, write_package, write_scene
+from typer.testing import CliRunner, Result
+
+from sarflood.cli.console import app
+from sarflood.errors import GateRefusedError, InputError
+from sarflood.files import sha256, write_json, write_text
+from sarflood.model.package import WEIGHTS
+from sarflood.process import git
+from sarflood.promotion.registry import assign_production, production, register
+from sarflood.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace with v0.1.0 in production and fetched, and v0.2.0 that the gate refused."""
+    place = Workspace(tmp_path / "workspace")
+    place.root.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, place.root)
+    git(place.root, "init", "--quiet", "--initial-branch", "main")
+    git(place.root, "config", "user.name", "test")
+    git(place.root, "config", "user.email", "test@localhost")
+    write_text(place.root / ".gitignore", "/.sarflood\n")
+    (place.cache / "versions").mkdir(parents=True)
+    package = write_package(place.cache / "versions" / "v0.1.0")
+    digest = sha256(package / WEIGHTS)
+    for iou, passed in ((0.8, True), (0.6, False)):
+        write_json(place.metrics / "evaluation.json", {"test": {"iou": iou}})
+        write_json(place.metrics / "gate.json", {"passed": passed, "candidate": digest})
+        write_text(place.model / "card.md", f"# A model of IoU {iou}\n\n| {'long ' * 40}|\n")
+        git(place.root, "add", "-A")
+        git(place.root, "commit", "--quiet", "-m", f"candidate {iou}")
+        register(place, "candidate")
+    assign_production(place, "v0.1.0", "first")
+    return place
+
+
+def run(workspace: Workspace, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--workspace", str(workspace.root)])
+
+
+def test_the_card_of_a_version_is_that_of_its_tag(workspace: Workspace) -> None:
+    card = run(workspace, "models", "v0.2.0").stdout  # whose model package has not been fetched
+    assert card == f"# A model of IoU 0.6\n\n| {'long ' * 40}|\n"
+
+
+def test_a_version_as_json_is_its_row_of_the_list(workspace: Workspace) -> None:
+    rows = json.loads(run(workspace, "models", "--json").stdout)
+    one = json.loads(run(workspace, "models", "v0.2.0", "--json").stdout)
+    assert one == [row for row in rows if row["version"] == "v0.2.0"]
+
+
+@pytest.mark.parametrize("verb", [["promote"], ["rollback", "--to"]])
+def test_a_refused_version_is_refused_before_a_bundle_is_built(
+    workspace: Workspace, verb: list[str]
+) -> None:
+    refusal = run(workspace, *verb, "v0.2.0").exception
+    assert isinstance(refusal, GateRefusedError), refusal
+    assert not workspace.bentos.exists()
+    now = production(workspace)
+    assert now
+    assert now.version == "v0.1.0"
+
+
+def test_a_taken_port_is_refused(workspace: Workspace) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        refusal = run(workspace, "serve", "--port", str(other.getsockname()[1])).exception
+    assert isinstance(refusal, InputError)
+    assert "name another with --port" in str(refusal)
+
+
+class TestMap:
+    @pytest.fixture(autouse=True)
+    def _stand_outside(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Stand beside the workspace, with a scene."""
+        write_scene(tmp_path / "scene.tif", speckle(2, 300, 200), ("VV", "VH"))
+        monkeypatch.chdir(tmp_path)
+
+    def test_it_tells_the_figures_and_where_the_files_are_from_here(
+        self, workspace: Workspace, tmp_path: Path
+    ) -> None:
+        ran = run(workspace, "map", "scene.tif", "--out", str(tmp_path / "maps"))
+        assert ran.exit_code == 0, ran.exception
+        files = json.loads(ran.stdout)
+        assert files["mask"] == "maps/flood.tif"
+        assert all(Path(path).is_file() for path in files.values())
+        summary = json.loads(Path(files["summary"]).read_text("utf-8"))
+        (line,) = ran.stderr.strip().splitlines()
+        assert f"v0.1.0: flood on {summary['flooded_km2']:.6g} km²" in line
+
+    def test_a_bad_folder_is_refused_before_the_scene_is_read(self, workspace: Workspace) -> None:
+        refusal = run(workspace, "map", "no.tif", "--out", "scene.tif/maps").exception
+        assert isinstance(refusal, InputError)
+        assert "cannot be written: Not a directory" in str(refusal)
