@@ -27,7 +27,7 @@ from sarflood.promotion.registry import Version, versions
 from sarflood.serving.bundle import serving_bundle
 from sarflood.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("loop")]
+pytestmark = pytest.mark.slow
 
 # Small and quick; the gate asks for little, so that the first candidate passes.
 SETTINGS = {
