@@ -313,17 +313,26 @@ def test_a_signal_ends_a_training_and_all_that_it_started(loop: Loop, sign: sign
     command = [sys.executable, "-m", "sarflood.cli", "train"]
     try:
         loop.workspace.params.write_text(text.replace("epochs: 3", "epochs: 999"), "utf-8")
-        with subprocess.Popen(
-            command, cwd=loop.workspace.root, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stderr
-            for line in process.stderr:
-                if line.startswith("epoch 1/"):
-                    break
-            started = psutil.Process(process.pid).children(recursive=True)
-            assert len(started) >= 2
-            process.send_signal(sign)
-            process.stderr.read()
+        process = subprocess.Popen(
+            command,
+            cwd=loop.workspace.root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A job in the background of a script is started with signals ignored.
+            preexec_fn=lambda: signal.signal(sign, signal.SIG_DFL),  # noqa: PLW1509
+        )
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("epoch 1/"):
+                break
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) >= 2
+        process.send_signal(sign)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert process.returncode == 130
         _, alive = psutil.wait_procs(started, timeout=10)
         assert not alive

@@ -22,7 +22,7 @@ from sarflood.serving.recorded import read_recorded
 ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 120.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bundle")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

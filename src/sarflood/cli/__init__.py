@@ -22,9 +22,10 @@ def _interrupt(*_: object) -> None:
 def main() -> None:
     """Run the command line; errors that a user can mend are one message and an exit code."""
     os.environ.update(NO_TELEMETRY)
-    # A closed terminal and a polite kill end what was started, as Ctrl-C does.
+    # A closed terminal and a polite kill end what was started, as Ctrl-C does; nohup still holds.
     for sign in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sign, _interrupt)
+        if signal.getsignal(sign) is not signal.SIG_IGN:
+            signal.signal(sign, _interrupt)
     try:
         app(prog_name="sarflood")
     except SarfloodError as error:
