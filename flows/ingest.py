@@ -94,5 +94,5 @@ def _sentence(done: Ingested) -> str:
     if done.refused:
         text += f", {done.refused} in quarantine"
     if done.empty:
-        text += f", {done.empty} without data left out"
+        text += f", {done.empty} with too little data left out"
     return text
