@@ -17,7 +17,7 @@ from sarflood.promotion.gate import Check
 from sarflood.promotion.promote import (
     check_code_is_committed,
     known_candidate,
-    promote,
+    promote_judged,
     record_candidate,
     record_run,
 )
@@ -108,7 +108,7 @@ def register(workspace: Workspace, event: str | None, gate: dict[str, Any]) -> V
 @task(task_run_name="promote {version.version}", persist_result=False)
 def put_in_production(workspace: Workspace, version: Version) -> None:
     """Assign production by a tag: the one moment of promotion."""
-    promote(workspace, version, f"Gate passed, IoU {version.iou:.4f}")
+    promote_judged(workspace, version, f"Gate passed, IoU {version.iou:.4f}")
     emit_event(
         event="sarflood.model.promoted",
         resource={"prefect.resource.id": f"sarflood.model.{version.version}"},

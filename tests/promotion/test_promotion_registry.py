@@ -10,7 +10,7 @@ import pytest
 from sarflood.errors import GateRefusedError, InputError, SarfloodError
 from sarflood.files import write_json
 from sarflood.process import git, run
-from sarflood.promotion.promote import previous_champion, promote
+from sarflood.promotion.promote import previous_champion, promote, promote_judged
 from sarflood.promotion.registry import (
     assign_production,
     find_version,
@@ -30,10 +30,13 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def candidate(workspace: Workspace, iou: float, *, passed: bool) -> None:
+def candidate(
+    workspace: Workspace, iou: float, *, passed: bool, champion: str | None = None
+) -> None:
     """Commit what a run leaves of a candidate."""
     write_json(workspace.metrics / "evaluation.json", {"test": {"iou": iou}})
-    write_json(workspace.metrics / "gate.json", {"passed": passed, "candidate": f"hash of {iou}"})
+    verdict = {"passed": passed, "candidate": f"hash of {iou}", "champion": champion}
+    write_json(workspace.metrics / "gate.json", verdict)
     write_json(workspace.model / "model.json", {"trained_on": [{"event": "a"}]})
     git(workspace.root, "add", "-A")
     git(workspace.root, "commit", "--quiet", "-m", f"candidate {iou}")
@@ -82,6 +85,19 @@ def test_a_refused_version_is_not_promoted(workspace: Workspace) -> None:
     with pytest.raises(GateRefusedError, match=r"v0\.1\.0: refused"):
         promote(workspace, version, "please")
     assert production(workspace) is None
+
+
+def test_a_verdict_against_another_champion_does_not_promote(workspace: Workspace) -> None:
+    for iou in (0.7, 0.8):
+        candidate(workspace, iou, passed=True)
+        assign_production(workspace, register(workspace, "champion").version, "better")
+    candidate(workspace, 0.9, passed=True, champion="v0.2.0")
+    judged = register(workspace, "judged against v0.2.0")
+    assign_production(workspace, "v0.1.0", "rollback while it was trained")
+    with pytest.raises(SarfloodError, match=r"judged against v0\.2\.0.*judges it anew"):
+        promote_judged(workspace, judged, "gate passed")
+    assign_production(workspace, "v0.2.0", "and forth again")
+    assert promote_judged(workspace, judged, "gate passed").version == "v0.3.0"
 
 
 def test_an_unknown_version_is_named_with_those_that_are_known(workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,8 +55,7 @@ def gate(workspace: Where = None) -> None:
     """
     from sarflood.promotion.registry import note_champion
 
-    note_champion(find_workspace(workspace))
-    verdict = _figures(_stage(workspace, "gate"), "gate")
+    verdict = _figures(_stage(workspace, "gate", first=note_champion), "gate")
     typer.echo(json.dumps(verdict, indent=2))
     if not verdict["passed"]:
         raise GateRefusedError("the gate refused the candidate; the champion stays")
@@ -77,10 +77,14 @@ def retrain(
     say_retrained(run_flow(find_workspace(workspace), "retrain", event=event))
 
 
-def _stage(workspace: Path | None, name: str) -> Workspace:
-    """Reproduce a DVC stage, its lines shown as they come."""
+def _stage(
+    workspace: Path | None, name: str, first: Callable[[Workspace], object] | None = None
+) -> Workspace:
+    """Reproduce a DVC stage, its lines shown as they come; `first` is done right before it."""
     place = find_workspace(workspace)
     with place.exclusive(err.print):
+        if first:
+            first(place)
         reproduce(place, name, lambda line: err.print(line, markup=False, highlight=False))
     return place
 

@@ -69,9 +69,13 @@ def known_candidate(workspace: Workspace) -> Version | None:
         return None
     if dvc(workspace.root, "status", "--json", "gate").strip() != "{}":
         return None
+    return same[0] if verdict_stands(workspace, same[0]) else None
+
+
+def verdict_stands(workspace: Workspace, version: Version) -> bool:
+    """Say whether the version was judged against the champion that is in production now."""
     champion = production(workspace)
-    judged_now = same[0].champion == (champion.version if champion else None)
-    return same[0] if judged_now else None
+    return version.champion == (champion.version if champion else None)
 
 
 def record_run(workspace: Workspace, message: str) -> None:
@@ -120,8 +124,23 @@ def bundle_version(
     return Bundle(tag, check)
 
 
+def promote_judged(workspace: Workspace, version: Version, message: str) -> Version:
+    """Assign production to a version on the strength of its verdict.
+
+    Raises:
+        GateRefusedError: It did not pass.
+        SarfloodError: Another champion was promoted since, by hand or by a rollback.
+    """
+    if not verdict_stands(workspace, version):
+        raise SarfloodError(
+            f"{version.version}: judged against {version.champion or 'no champion'}, but another "
+            "version was put into production since; `sarflood retrain` judges it anew"
+        )
+    return promote(workspace, version, message)
+
+
 def promote(workspace: Workspace, version: Version, message: str) -> Version:
-    """Assign production to a version that passed the gate.
+    """Assign production to a version that passed the gate, whoever is champion now.
 
     Raises:
         GateRefusedError: It did not pass.
