@@ -118,6 +118,9 @@ class PatchWriter:
             "col": patch.col,
             "crs": patch.crs,
             "transform": transform,
+            "height": patch.height,
+            "width": patch.width,
+            "dtype": patch.dtype,
             **patch_statistics(stored.astype(np.float32), mask, self._event.bands),
         }
         self._rows.append(row)

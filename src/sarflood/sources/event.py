@@ -33,7 +33,13 @@ class Origin(_Closed):
 
 
 class Event(_Closed):
-    """One flood event, as `event.yaml` holds it; `units` are those of the stored patches."""
+    """One flood event, as `event.yaml` holds it.
+
+    Attributes:
+        units: Those of the stored patches.
+        number: Events are counted as they are accepted, from 1; 0 before that. What was accepted
+            earlier decides where a later event overlaps it, so that a split is stable.
+    """
 
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     name: str
@@ -44,6 +50,7 @@ class Event(_Closed):
     label: Label | None
     source: Origin
     hold_out: bool = False
+    number: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _bands_once(self) -> Self:

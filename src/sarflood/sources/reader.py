@@ -12,6 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from sarflood.errors import InputError
+from sarflood.raster.patch import PATCH
 from sarflood.sources.event import Band, Label, Origin, Units
 
 
@@ -60,6 +61,9 @@ class RawPatch:
         col: Position in the grid, in patches from the left.
         crs: Such as `EPSG:32651`; None without georeference.
         transform: Pixel (column, row) to CRS coordinates of this patch; None without georeference.
+        height: Rows that came from the source; the others are padding.
+        width: Columns that came from the source; the others are padding.
+        dtype: Of the pixels in the source's file, such as `float32` or `uint8`.
     """
 
     name: str
@@ -70,6 +74,9 @@ class RawPatch:
     col: int = 0
     crs: str | None = None
     transform: Affine | None = None
+    height: int = PATCH
+    width: int = PATCH
+    dtype: str = "float32"
 
 
 class Reader(Protocol):

@@ -1,0 +1,1 @@
+"""Performance claims: each script measures a ratio against a peer or a limit in one run."""
