@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -16,6 +15,7 @@ from flows.support import open_workspace, show_table
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
 from sarflood.params import load_params
+from sarflood.sources.event import as_units
 from sarflood.workspace import Workspace
 
 
@@ -27,13 +27,15 @@ def ingest(
     acquired: dt.date | None = None,
     region: str | None = None,
     hold_out: bool = False,
+    units: str | None = None,
+    reproject: bool = False,
     retrain_after: bool = False,
     workspace: str | None = None,
 ) -> State[dict[str, Any]]:
     """Read, validate and keep an event; with `retrain_after`, its arrival starts a retraining."""
     place = open_workspace(workspace)
-    said = Said(name=name, acquired=acquired, region=region, hold_out=hold_out)
-    done = take_in(place, Path(source), event, said)
+    said = Said(name, acquired, region, hold_out, as_units(units), reproject)
+    done = take_in(place, source, event, said)
     changed = track(place, done)
     outcome: dict[str, Any] = {
         "event": event,
@@ -42,6 +44,7 @@ def ingest(
         "refused": done.refused,
         "empty": done.empty,
         "changed": changed,
+        "warnings": list(done.warnings),
     }
     if retrain_after:
         outcome["retrain"] = retrain(event=event, workspace=str(place.root))
@@ -50,7 +53,7 @@ def ingest(
 
 
 @task(task_run_name="read and validate {event}", persist_result=False)
-def take_in(workspace: Workspace, source: Path, event: str, said: Said) -> Ingested:
+def take_in(workspace: Workspace, source: str, event: str, said: Said) -> Ingested:
     """Read the source patch by patch and judge it; leaves the validation table."""
     logger = get_run_logger()
 
@@ -60,6 +63,8 @@ def take_in(workspace: Workspace, source: Path, event: str, said: Said) -> Inges
 
     params = load_params(workspace.params).validation
     done = ingest_event(workspace, source, event, said, params, progress, logger.warning)
+    for warning in done.warnings:
+        logger.warning("%s: %s", event, warning)
     rows = [
         {
             "expectation": item.name,
@@ -68,9 +73,10 @@ def take_in(workspace: Workspace, source: Path, event: str, said: Said) -> Inges
             "passed": item.success,
             "patches that fail": item.unexpected_count,
         }
-        for item in done.verdict.expectations
+        for item in (done.verdict.expectations if done.verdict else ())
     ]
-    show_table(f"validation-{event}", rows, _sentence(done))
+    if rows:
+        show_table(f"validation-{event}", rows, _sentence(done))
     return done
 
 
@@ -95,4 +101,6 @@ def _sentence(done: Ingested) -> str:
         text += f", {done.refused} in quarantine"
     if done.empty:
         text += f", {done.empty} with too little data left out"
+    if done.warnings:
+        text += f"; {len(done.warnings)} warnings: {'; '.join(done.warnings)}"
     return text

@@ -31,6 +31,8 @@ class ValidationParams(Closed):
     min_std_db: Annotated[float, Field(ge=0.0, le=20.0)]
     min_std_uint8: Annotated[float, Field(ge=0.0, le=128.0)]
     max_wet_brighter_share: Share
+    max_saturated_share: Share
+    max_block_share: Share
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +55,15 @@ class SplitParams(Closed):
     val_share: Annotated[float, Field(gt=0.0, le=0.4)]
     test_share: Annotated[float, Field(gt=0.0, le=0.4)]
     guard_patches: Annotated[int, Field(ge=0, le=8)]
+    leave_out: tuple[str, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuple(cls, values: Any) -> Any:
+        """YAML has lists where the model has a tuple."""
+        if isinstance(values, dict) and isinstance(values.get("leave_out"), list):
+            return {**values, "leave_out": tuple(values["leave_out"])}
+        return values
 
     @model_validator(mode="after")
     def _half_to_train(self) -> SplitParams:

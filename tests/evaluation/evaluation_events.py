@@ -45,7 +45,7 @@ def write_event(folder: Path, event_id: str, seeds: range, *, labelled: bool = T
         source=Origin(name="synthetic"),
     )
     folder.mkdir(parents=True)
-    with PatchWriter(folder, event, labelled=labelled) as writer:
+    with PatchWriter(folder, event) as writer:
         for seed in seeds:
             patch = radar_patch(f"p{seed:02d}", seed, water=seed % 5 != 0)
             if not labelled:

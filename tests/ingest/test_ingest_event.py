@@ -60,7 +60,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def take(workspace: Workspace, source: Path, event: str = "alabama") -> Ingested:
-    return ingest_event(workspace, source, event, Said(), PARAMS)
+    return ingest_event(workspace, str(source), event, Said(), PARAMS)
 
 
 def notes(workspace: Workspace, event: str = "alabama") -> list[dict[str, object]]:
@@ -77,7 +77,7 @@ def test_a_clean_source_becomes_an_event(workspace: Workspace, source: Path) -> 
     assert opened.images.shape == (10, 2, 256, 256)
     assert not workspace.quarantine.exists()
     left = {path.name for path in workspace.cache.rglob("*") if path.is_file()}
-    assert left <= {"alabama.lock", "workspace.lock"}
+    assert left <= {"alabama.lock", "alabama.json", "workspace.lock"}
 
 
 def test_bad_patches_go_to_quarantine_with_their_files(workspace: Workspace, source: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_event_with_too_many_bad_patches_is_refused_whole(
 ) -> None:
     for number in range(3):
         tile(source / "tiles", number, constant=True)
-    with pytest.raises(DataRefusedError, match=r"30% of the patches are bad.*reasons\.jsonl"):
+    with pytest.raises(DataRefusedError, match=r"30% of the patches are bad.*index\.html"):
         take(workspace, source)
     assert not workspace.events.exists()
     kept = [p.name for p in (workspace.quarantine / "alabama" / "files").rglob("*_vv.png")]
@@ -175,7 +175,7 @@ def test_a_killed_ingest_leaves_no_event_and_can_be_run_again(
         "def progress(done, total):\n"
         "    if done == 5: os.kill(os.getpid(), 9)\n"
         "root, source, params = map(Path, sys.argv[1:])\n"
-        "ingest.ingest_event(Workspace(root), source, 'alabama', ingest.Said(),\n"
+        "ingest.ingest_event(Workspace(root), str(source), 'alabama', ingest.Said(),\n"
         "                    load_params(params).validation, progress)\n"
     )
     params = Path(__file__).parents[2] / "params.yaml"

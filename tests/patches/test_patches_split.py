@@ -1,29 +1,25 @@
 from __future__ import annotations
 
-from itertools import pairwise
+import json
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
+from sarflood.errors import InputError
 from sarflood.params import SplitParams
-from sarflood.patches.split import split_event
+from sarflood.patches.sketch import sketch
+from sarflood.patches.split import split_events
+from sarflood.patches.store import EventPatches
 from sarflood.sources.event import Event, Origin
 
-PARAMS = SplitParams(val_share=0.15, test_share=0.2, guard_patches=1)
+PARAMS = SplitParams(val_share=0.15, test_share=0.2, guard_patches=1, leave_out=())
 PARTS = ("train", "val", "test")
-
-
-def event(*, hold_out: bool = False) -> Event:
-    return Event(
-        id="e",
-        name="e",
-        bands=("vv",),
-        units="db",
-        label="flood",
-        source=Origin(name="test"),
-        hold_out=hold_out,
-    )
 
 
 def grid(rows: int, cols: int, seed: int = 0) -> pd.DataFrame:
@@ -39,70 +35,155 @@ def grid(rows: int, cols: int, seed: int = 0) -> pd.DataFrame:
             "col": col,
             "wet_share": wet,
             "valid_share": 1.0,
+            "crs": None,
+            "transform": None,
+            "sketch": b"",
         }
+    )
+
+
+def at(index: pd.DataFrame, east_m: float = 0.0) -> pd.DataFrame:
+    """Give a grid its place on the ground, in UTM."""
+    where = [
+        Affine(10, 0, 300_000 + east_m + 2560 * col, 0, -10, 1_800_000 - 2560 * row)
+        for row, col in zip(index["row"], index["col"], strict=True)
+    ]
+    texts = [json.dumps(list(affine)[:6]) for affine in where]
+    return index.assign(crs="EPSG:32651", transform=texts)
+
+
+def event(
+    index: pd.DataFrame,
+    name: str = "e",
+    number: int = 1,
+    *,
+    hold_out: bool = False,
+    images: np.ndarray | None = None,
+) -> EventPatches:
+    manifest = Event(
+        id=name,
+        name=name,
+        bands=("vv",),
+        units="db",
+        label="flood" if index["wet_share"].notna().any() else None,
+        source=Origin(name="test"),
+        hold_out=hold_out,
+        number=number,
+    )
+    ids = index["id"].str.replace("e/", f"{name}/")
+    if images is None:
+        images = np.zeros((len(index), 1, 8, 8), np.float16)
+    masks = None if manifest.label is None else np.zeros((len(index), 8, 8), np.uint8)
+    return EventPatches(manifest, index.assign(id=ids, event=name), images, masks)
+
+
+def split(*events: EventPatches, params: SplitParams = PARAMS) -> pd.Series:
+    table = split_events(events, params)
+    assert table["id"].tolist() == [name for item in events for name in item.index["id"]]
+    return table["split"]
+
+
+def apart(places: Iterable[np.ndarray]) -> int:
+    arrays = list(places)
+    return min(
+        int(np.abs(one[:, None] - other[None]).max(axis=-1).min())
+        for number, one in enumerate(arrays)
+        for other in arrays[:number]
     )
 
 
 def test_parts_of_a_grid_are_apart_by_the_guard_and_of_the_asked_size() -> None:
     index = grid(12, 10)
-    split = split_event(event(), index, PARAMS)
-    shares = split.value_counts(normalize=True)
+    parts = split(event(index))
+    shares = parts.value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.2, abs=0.05)
     assert shares["val"] == pytest.approx(0.15, abs=0.05)
     assert shares["train"] >= 0.4
-    places = {part: index.loc[split == part, ["row", "col"]].to_numpy() for part in PARTS}
-    for one in PARTS:
-        for other in PARTS:
-            if one < other:
-                steps = np.abs(places[one][:, None] - places[other][None]).max(axis=-1)
-                assert steps.min() > PARAMS.guard_patches
+    places = [index.loc[parts == part, ["row", "col"]].to_numpy() for part in PARTS]
+    assert apart(places) > PARAMS.guard_patches
 
 
 def test_parts_are_about_as_wet_as_the_event() -> None:
     index = grid(12, 10)
-    split = split_event(event(), index, PARAMS)
+    parts = split(event(index))
     mean = index["wet_share"].mean()
     for part in PARTS:
-        assert index.loc[split == part, "wet_share"].mean() == pytest.approx(mean, rel=0.5)
+        assert index.loc[parts == part, "wet_share"].mean() == pytest.approx(mean, rel=0.5)
 
 
-def test_the_same_event_is_always_split_alike_whatever_the_row_order() -> None:
+def test_the_same_grid_is_always_split_alike_whatever_the_row_order() -> None:
     index = grid(9, 9)
-    split = split_event(event(), index, PARAMS)
     shuffled = index.sample(frac=1, random_state=1)
-    again = split_event(event(), shuffled, PARAMS)
-    assert dict(zip(index["id"], split, strict=True)) == dict(
+    once, again = split(event(index)), split(event(shuffled))
+    assert dict(zip(index["id"], once, strict=True)) == dict(
         zip(shuffled["id"], again, strict=True)
     )
 
 
-def test_patches_without_a_grid_are_split_by_runs_of_their_order() -> None:
-    index = grid(1, 100).assign(grid=None, item=[f"{n:03}" for n in range(100)])
-    split = split_event(event(), index, PARAMS).tolist()
-    changes = sum(left != right for left, right in pairwise(split))
-    assert changes <= 8
-    assert {"train", "val", "test", "guard"} == set(split)
-
-
 def test_all_patches_of_a_chip_are_in_one_part() -> None:
     index = grid(1, 120).assign(grid=[f"chip{n // 4:02}" for n in range(120)])
-    split = split_event(event(), index, PARAMS)
-    assert (split.groupby(index["grid"]).nunique() == 1).all()
+    parts = split(event(index))
+    assert (parts.groupby(index["grid"]).nunique() == 1).all()
+    assert set(PARTS) <= set(parts)
+
+
+def speckle(count: int, height: int = 256, width: int = 256) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return 10 * np.log10(rng.gamma(4.4, 1 / 4.4, (count, height, width)).astype(np.float32))
+
+
+def test_patches_without_a_place_are_split_by_scenes_that_their_edges_tell() -> None:
+    """Ten mosaics of 2×3 patches, in no order at all: none may be cut."""
+    scene = np.repeat(np.arange(10), 6)
+    order = np.random.default_rng(0).permutation(60)
+    index = grid(1, 60).assign(grid=None)
+    parts = split(event(index, images=mosaics(order)))
+    assert (parts.groupby(scene[order]).nunique() == 1).all()
+    assert set(PARTS) <= set(parts)
+
+
+def mosaics(order: np.ndarray) -> np.ndarray:
+    """Tiles of smooth random fields, so that neighbours continue each other at their edges."""
+    rng = np.random.default_rng(5)
+    fields = [gaussian_filter(rng.normal(0, 40, (512, 768)), 4) for _ in range(10)]
+    tiles = [
+        field[top : top + 256, left : left + 256]
+        for field in fields
+        for top in (0, 256)
+        for left in (0, 256, 512)
+    ]
+    images: np.ndarray = np.stack(tiles)[order][:, None].astype(np.float16)
+    return images
+
+
+def test_near_copies_are_never_in_two_parts() -> None:
+    noise = speckle(60)
+    sketches = [sketch(image) for image in noise]
+    for number in range(30):  # patch 30 + n shows what patch n shows, a quarter shifted
+        sketches[30 + number] = sketch(np.roll(noise[number], 64, axis=0))
+    index = grid(1, 60).assign(
+        sketch=sketches, grid=None, crs="EPSG:32651", transform=at(grid(1, 60))["transform"]
+    )
+    index["transform"] = [
+        json.dumps([10.0, 0.0, 3e5 + 9e3 * number, 0.0, -10.0, 1.8e6]) for number in range(60)
+    ]
+    parts = split(event(index)).to_numpy()
+    assert (parts[:30] == parts[30:]).all()
+    assert set(PARTS) <= set(parts)
 
 
 def test_held_out_and_unlabelled_patches_never_train() -> None:
     index = grid(8, 8)
-    assert set(split_event(event(hold_out=True), index, PARAMS)) == {"held_out"}
-    assert set(split_event(event(), index.assign(wet_share=np.nan), PARAMS)) == {"unlabelled"}
+    assert set(split(event(index, hold_out=True))) == {"held_out"}
+    assert set(split(event(index.assign(wet_share=np.nan)))) == {"unlabelled"}
 
 
 def test_a_dry_event_is_split_too() -> None:
-    split = split_event(event(), grid(8, 8).assign(wet_share=0.0), PARAMS)
-    assert set(PARTS) <= set(split)
+    assert set(PARTS) <= set(split(event(grid(8, 8).assign(wet_share=0.0))))
 
 
 def test_an_event_too_small_to_be_kept_apart_is_for_training() -> None:
-    assert set(split_event(event(), grid(1, 2), PARAMS)) == {"train"}
+    assert set(split(event(grid(1, 2)))) == {"train"}
 
 
 @pytest.mark.parametrize("scenes", [2, 5])
@@ -110,7 +191,70 @@ def test_a_few_scenes_are_cut_alike(scenes: int) -> None:
     """Two dates of one place share rows and columns, so that no ground is in two parts."""
     parts = [grid(12, 10, seed).assign(grid=f"scene{seed}") for seed in range(scenes)]
     index = pd.concat(parts, ignore_index=True)
-    split = split_event(event(), index, PARAMS)
-    assert split.value_counts(normalize=True)["train"] >= 0.4
-    assert {"train", "val", "test"} <= set(split)
-    assert (split.groupby([index["row"], index["col"]]).nunique() == 1).all()
+    index["id"] = [f"e/{number}" for number in range(len(index))]
+    found = split(event(index))
+    assert found.value_counts(normalize=True)["train"] >= 0.4
+    assert set(PARTS) <= set(found)
+    assert (found.groupby([index["row"], index["col"]]).nunique() == 1).all()
+
+
+def test_a_new_event_follows_the_split_of_the_ground_that_it_shows_again() -> None:
+    first, second = event(at(grid(12, 10))), event(at(grid(12, 10, 1)), "f", 2)
+    parts = split(first, second)
+    assert parts[:120].tolist() == parts[120:].tolist()
+
+
+def test_of_a_new_event_that_overlaps_an_old_one_no_test_ground_trains() -> None:
+    first = event(at(grid(12, 10)))
+    second = event(at(grid(12, 10, 1), east_m=5 * 2560 + 700), "f", 2)
+    parts = split(first, second).to_numpy()
+    east_1 = np.array([json.loads(text)[2] for text in first.index["transform"]])
+    east_2 = np.array([json.loads(text)[2] for text in second.index["transform"]])
+    rows_1, rows_2 = (item.index["row"].to_numpy() for item in (first, second))
+    for place, (row, east) in enumerate(zip(rows_2, east_2, strict=True)):
+        same = (rows_1 == row) & (np.abs(east_1 - east) < 2500)
+        kinds = {*parts[:120][same], parts[120 + place]} & set(PARTS)
+        assert len(kinds) <= 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 12), st.booleans()),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_new_event_never_moves_a_patch_of_an_earlier_one(
+    shapes: list[tuple[int, int, int, bool]],
+) -> None:
+    events = []
+    for number, (rows, cols, east, placed) in enumerate(shapes, start=1):
+        index = grid(rows, cols, number)
+        index = at(index, east * 1280.0) if placed else index
+        events.append(event(index, f"e{number}", number))
+    before = pd.Series(dtype=str)
+    for count in range(1, len(events) + 1):
+        table = split_events(events[:count][::-1], PARAMS).set_index("id")["split"]
+        assert (table.loc[before.index] == before).all()
+        before = table
+
+
+def test_a_left_out_event_is_all_test_and_the_others_train() -> None:
+    params = PARAMS.model_copy(update={"leave_out": ("f",)})
+    first, second = event(grid(12, 10)), event(grid(6, 6), "f", 2)
+    parts = split(first, second, params=params)
+    assert set(parts[120:]) == {"test"}
+    assert "test" not in set(parts[:120])
+    assert {"train", "val"} <= set(parts[:120])
+    with pytest.raises(InputError, match=r"leave_out names 'g'; labelled events are e, f"):
+        split(first, second, params=PARAMS.model_copy(update={"leave_out": ("g",)}))
+
+
+def test_nothing_that_a_left_out_event_shows_trains() -> None:
+    params = PARAMS.model_copy(update={"leave_out": ("f",)})
+    first, second = event(at(grid(12, 10))), event(at(grid(6, 10), 0), "f", 2)
+    parts = split(first, second, params=params)
+    on_its_ground = first.index["row"].to_numpy() < 6
+    assert not {"train", "val"} & set(parts[:120][on_its_ground])
+    assert "train" in set(parts[:120][~on_its_ground])

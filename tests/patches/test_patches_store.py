@@ -4,12 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from affine import Affine
 
 from sarflood.errors import InputError
+from sarflood.patches import store
 from sarflood.patches.loader import CropLoader, band_statistics, take
-from sarflood.patches.store import EventPatches, PatchWriter, open_event, open_events
+from sarflood.patches.store import (
+    EventPatches,
+    PatchWriter,
+    open_event,
+    open_events,
+    stored_patches,
+)
 from sarflood.sources.event import Event, Origin
 from sarflood.sources.reader import RawPatch
 
@@ -29,7 +37,7 @@ def raw(number: int) -> RawPatch:
 
 def written(folder: Path, patches: int = 3) -> EventPatches:
     folder.mkdir(parents=True)
-    with PatchWriter(folder, EVENT, labelled=True) as writer:
+    with PatchWriter(folder, EVENT) as writer:
         for number in range(patches):
             writer.add(raw(number), "scene")
     return open_event(folder)
@@ -50,7 +58,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_patch_without_a_mask_is_no_part_of_a_labelled_event(tmp_path: Path) -> None:
-    with PatchWriter(tmp_path, EVENT, labelled=True) as writer:
+    with PatchWriter(tmp_path, EVENT) as writer:
         writer.add(raw(0), "scene")
         with pytest.raises(InputError, match=r"other: patch p1 has no mask, and event e is labell"):
             writer.add(replace(raw(1), mask=None), "other")
@@ -60,15 +68,36 @@ def test_a_patch_without_a_mask_is_no_part_of_a_labelled_event(tmp_path: Path) -
     assert len(opened.images) == len(opened.masks) == 2
 
 
-def test_a_copy_keeps_content_and_rows(tmp_path: Path) -> None:
+def test_stored_patches_can_be_written_again_as_they_are(tmp_path: Path) -> None:
     whole = written(tmp_path / "e")
     folder = tmp_path / "part"
     folder.mkdir()
-    with PatchWriter(folder, EVENT, labelled=True) as writer:
-        writer.copy(whole, np.array([0, 2]))
+    with PatchWriter(folder, EVENT) as writer:
+        for patch in stored_patches(tmp_path / "e"):
+            if patch.row["id"] != "e/p1":
+                writer.write(patch)
     part = open_event(folder)
     np.testing.assert_array_equal(part.images, whole.images[[0, 2]])
-    assert part.index["id"].tolist() == ["e/p0", "e/p2"]
+    assert part.masks is not None
+    assert whole.masks is not None
+    np.testing.assert_array_equal(part.masks, whole.masks[[0, 2]])
+    pd.testing.assert_frame_equal(part.index, whole.index.iloc[[0, 2]].reset_index(drop=True))
+
+
+def test_the_index_of_many_patches_is_written_by_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_ROWS_AT_ONCE", 2)
+    opened = written(tmp_path / "e", patches=5)
+    assert opened.index["id"].tolist() == [f"e/p{number}" for number in range(5)]
+    assert [patch.row["id"] for patch in stored_patches(tmp_path / "e")] == list(opened.index["id"])
+
+
+def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
+    opened = written(tmp_path / "e")
+    opened.index.drop(columns="sketch").to_parquet(tmp_path / "e" / "index.parquet")
+    with pytest.raises(InputError, match=r"has no sketch.*ingest it again"):
+        open_event(tmp_path / "e")
 
 
 def test_arrays_that_do_not_fit_the_index_are_refused(tmp_path: Path) -> None:
@@ -86,7 +115,7 @@ def test_arrays_that_do_not_fit_the_index_are_refused(tmp_path: Path) -> None:
 def test_crops_show_each_patch_and_turn_image_and_mask_alike(tmp_path: Path) -> None:
     folder = tmp_path / "events" / "e"
     folder.mkdir(parents=True)
-    with PatchWriter(folder, EVENT, labelled=True) as writer:
+    with PatchWriter(folder, EVENT) as writer:
         for number in range(4):
             patch = raw(number)
             assert patch.mask is not None

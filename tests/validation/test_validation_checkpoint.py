@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from validation_tables import BANDS, PARAMS, Image, Mask, Spoil, patch_table
+from validation_tables import BANDS, PARAMS, Image, Mask, Spoil, patch_table, speckled_patch
 
 from sarflood.errors import InputError, SarfloodError
+from sarflood.sources.event import Units
 from sarflood.validation.checkpoint import validate_table
 from sarflood.validation.verdict import Verdict
 
@@ -19,7 +20,7 @@ SPOILED = 3
 ID = f"elbe-2013/p{SPOILED}"
 
 
-def judge(table: pd.DataFrame, units: str = "db") -> Verdict:
+def judge(table: pd.DataFrame, units: Units = "db") -> Verdict:
     return validate_table(table, bands=BANDS, units=units, params=PARAMS)
 
 
@@ -32,7 +33,7 @@ def constant_vv(image: Image, mask: Mask) -> None:
 
 
 def mostly_constant_vh(image: Image, mask: Mask) -> None:
-    image[1, :40] = image[1, 0, 0]
+    image[1, :160] = image[1, 0, 0]
 
 
 def no_data(image: Image, mask: Mask) -> None:
@@ -74,11 +75,11 @@ def inverted(image: Image, mask: Mask) -> None:
 
 @pytest.mark.parametrize("units", ["db", "uint8"])
 @pytest.mark.parametrize("labelled", [True, False])
-def test_clean_patches_pass_without_a_word(units: str, labelled: bool) -> None:
+def test_clean_patches_pass_without_a_word(units: Units, labelled: bool) -> None:
     verdict = judge(patch_table(units, labelled=labelled), units)
     assert verdict.passed
     assert (verdict.reasons, verdict.event_reasons, verdict.warnings) == ({}, [], [])
-    assert 12 <= len(verdict.expectations) <= 20
+    assert len(verdict.expectations) >= 25
     groups = {item.group for item in verdict.expectations}
     assert groups == {"structure", "physics"} | ({"labels"} if labelled else set())
 
@@ -105,13 +106,12 @@ def test_clean_patches_pass_without_a_word(units: str, labelled: bool) -> None:
     ],
 )
 def test_a_spoiled_patch_alone_is_refused_for_what_is_wrong_with_it(
-    units: str, spoil: Spoil, expectations: set[str], reason: str
+    units: Units, spoil: Spoil, expectations: set[str], reason: str
 ) -> None:
     verdict = judge(patch_table(units, spoil={SPOILED: spoil}), units)
     assert not verdict.passed
-    assert failed(verdict) == expectations
+    assert expectations <= failed(verdict)
     assert list(verdict.reasons) == [ID]
-    assert len(verdict.reasons[ID]) == len(expectations)
     assert any(reason in said for said in verdict.reasons[ID])
     assert verdict.event_reasons == []
 
@@ -167,22 +167,20 @@ def test_patches_without_wet_or_labelled_pixels_are_no_failure() -> None:
 def test_inverted_masks_refuse_their_event_and_no_other() -> None:
     wrong = dict.fromkeys(range(10), inverted)
     alone = judge(patch_table(spoil=wrong))
-    assert len(alone.event_reasons) == 1
     assert "the masks look inverted" in alone.event_reasons[0]
     assert alone.reasons == {}
 
     good = patch_table(event="oder-1997", count=30, first_seed=100)
     together = judge(pd.concat([good, patch_table(spoil=wrong)], ignore_index=True))
     assert not together.passed
-    assert len(together.event_reasons) == 1
-    assert together.event_reasons[0].startswith("elbe-2013: ")
+    assert all(reason.startswith("elbe-2013: ") for reason in together.event_reasons)
 
 
-def test_a_few_inverted_masks_are_a_warning_that_names_them() -> None:
+def test_a_few_inverted_masks_are_refused_among_well_drawn_ones() -> None:
     verdict = judge(patch_table(spoil=dict.fromkeys([1, 4, 7], inverted)))
-    assert verdict.passed
-    assert (verdict.reasons, verdict.event_reasons) == ({}, [])
-    assert len(verdict.warnings) == 1
+    assert list(verdict.reasons) == ["elbe-2013/p1", "elbe-2013/p4", "elbe-2013/p7"]
+    assert verdict.event_reasons == []
+    assert "inverted or of another patch" in verdict.reasons["elbe-2013/p1"][0]
     assert "in more than 20% of the patches the wet pixels are brighter" in verdict.warnings[0]
     assert "(3: elbe-2013/p1, elbe-2013/p4, elbe-2013/p7)" in verdict.warnings[0]
 
@@ -210,14 +208,153 @@ def test_few_telling_patches_are_enough_to_refuse_an_event() -> None:
     assert "the masks look inverted" in verdict.event_reasons[0]
 
 
-def test_swapped_bands_are_a_warning() -> None:
+def test_swapped_bands_refuse_the_event() -> None:
     def swapped(image: Image, mask: Mask) -> None:
         image[:] = image[::-1].copy()
 
     verdict = judge(patch_table(spoil=dict.fromkeys(range(10), swapped)))
+    assert failed(verdict) == {"VH below VV", "bands not swapped"}
+    assert "the bands are swapped" in verdict.event_reasons[0]
+
+
+def other_mask(image: Image, mask: Mask) -> None:
+    mask[:] = speckled_patch(77, "db")[1][::-1]
+
+
+def shifted_mask(image: Image, mask: Mask) -> None:
+    mask[:] = np.roll(mask, 60, axis=1)
+
+
+def checkerboard_mask(image: Image, mask: Mask) -> None:
+    mask[:] = np.indices(mask.shape).sum(axis=0) % 2
+
+
+def block(image: Image, mask: Mask) -> None:
+    mask[150:200, 180:240] = 1
+
+
+def checkerboard(image: Image, mask: Mask) -> None:
+    image[:] = np.where(np.indices(mask.shape).sum(axis=0) % 2, -8.0, -20.0)
+
+
+def striped(image: Image, mask: Mask) -> None:
+    image[:, ::4] += 6.0
+
+
+def saturated(image: Image, mask: Mask) -> None:
+    image[0] = np.minimum(image[0], np.quantile(image[0], 0.4))
+
+
+def noise(image: Image, mask: Mask) -> None:
+    image[:] = np.random.default_rng(0).normal(-12, 8, image.shape)
+
+
+def too_smooth(image: Image, mask: Mask) -> None:
+    image[:] = np.where(mask == 1, -20.0, -10.0) + image / 30
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expectation"),
+    [
+        (other_mask, "mask belongs to its image"),
+        (shifted_mask, "mask belongs to its image"),
+        (checkerboard_mask, "mask in one piece"),
+        (block, "no label blocks"),
+        (checkerboard, "VV levels"),
+        (striped, "VV without banding"),
+        (saturated, "VV not saturated"),
+        (noise, "VV looks like radar"),
+    ],
+)
+def test_what_no_radar_or_labeller_makes_is_refused(spoil: Spoil, expectation: str) -> None:
+    verdict = judge(patch_table(spoil={SPOILED: spoil}))
+    assert list(verdict.reasons) == [ID]
+    assert expectation in failed(verdict)
+
+
+def test_smoothed_radar_is_a_warning() -> None:
+    verdict = judge(patch_table(spoil={SPOILED: too_smooth}))
+    assert {"VV looks", "VH looks"} <= failed(verdict)
+    assert any("filtered, resampled" in warning for warning in verdict.warnings)
+
+
+@pytest.mark.parametrize("spoil", [shifted_mask, other_mask])
+def test_masks_that_follow_no_radar_edge_refuse_their_event(spoil: Spoil) -> None:
+    def foreign(image: Image, mask: Mask) -> None:
+        spoil(image, mask)
+        mask[:3, :] = 0  # so that no two masks are the same
+        mask[0, int(abs(image[0, 0, 0]) * 9)] = 1
+
+    verdict = judge(patch_table(spoil=dict.fromkeys(range(10), foreign)))
+    assert any("shifted or of other patches" in reason for reason in verdict.event_reasons)
+
+
+def test_a_mask_that_was_copied_to_another_patch_names_both() -> None:
+    source = speckled_patch(1, "db")[1]
+
+    def copied(image: Image, mask: Mask) -> None:
+        mask[:] = source
+
+    verdict = judge(patch_table(spoil={4: copied}))
+    reason = "another image has exactly the same mask: one of them is a copy"
+    assert reason in verdict.reasons["elbe-2013/p1"]
+    assert reason in verdict.reasons["elbe-2013/p4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expectation", "scope"),
+    [
+        ({"grid": "s", "row": 2, "col": 5}, "own place in the grid", "patch"),
+        ({"row": -1}, "row of the grid", "patch"),
+        ({"height": 300}, "height in pixels", "patch"),
+        ({"dtype": "complex64"}, "pixel type", "patch"),
+        ({"grid": "s", "crs": "EPSG:32652"}, "one CRS a grid", "event"),
+        ({"dtype": "uint8"}, "one pixel type an event", "warning"),
+        ({"crs": "EPSG:32652"}, "georeferenced or not", "warning"),
+        (
+            {"crs": "EPSG:32651", "transform": "[500.0, 0, 0, 0, -500.0, 0]"},
+            "pixel spacing",
+            "warning",
+        ),
+    ],
+)
+def test_structure_that_cannot_be_is_found(
+    changes: dict[str, Any], expectation: str, scope: str
+) -> None:
+    table = patch_table()
+    if "grid" in changes:
+        changes = {"crs": "EPSG:32651", **changes}
+        table[["grid", "crs"]] = "s", "EPSG:32651"
+        table["row"], table["col"] = 2, range(10)
+    for name, value in changes.items():
+        table.loc[SPOILED, name] = value
+    verdict = judge(table)
+    assert expectation in failed(verdict)
+    if scope == "patch":
+        assert list(verdict.reasons) in ([ID], ["elbe-2013/p5"])  # of two, the later
+    elif scope == "event":
+        assert len(verdict.event_reasons) == 1
+    else:
+        assert verdict.passed
+
+
+def test_one_image_with_two_masks_is_refused() -> None:
+    def same_image(image: Image, mask: Mask) -> None:
+        image[:] = speckled_patch(1, "db")[0]
+        mask[:5] = 255
+
+    verdict = judge(patch_table(spoil={SPOILED: same_image}))
+    assert "one mask an image" in failed(verdict)
+
+
+def test_a_georeferenced_grid_passes_without_a_word() -> None:
+    table = patch_table()
+    table[["grid", "crs"]] = "s", "EPSG:4326"
+    table["row"], table["col"] = 2, range(10)
+    table["transform"] = "[9e-05, 0, 5.0, 0, -9e-05, 45.0]"
+    verdict = judge(table)
     assert verdict.passed
-    assert failed(verdict) == {"VH below VV"}
-    assert "the bands may be swapped" in verdict.warnings[0]
+    assert verdict.warnings == []
 
 
 def test_a_missing_column_is_named() -> None:
@@ -246,16 +383,16 @@ def test_metrics_are_plain_figures() -> None:
         "patches": 10,
         "bad_patches": 1,
         "bad_share": 0.1,
-        "expectations": 20,
-        "failed": 2,
-        "warnings": 0,
+        "expectations": 52,
+        "failed": 4,
+        "warnings": 1,
     }
     assert {type(value) for value in metrics.values()} == {bool, int, float}
 
 
 def test_results_have_at_most_five_examples() -> None:
     verdict = judge(patch_table(spoil=dict.fromkeys(range(8), swath_edge)))
-    [result] = [item for item in verdict.expectations if not item.success]
+    [result] = [item for item in verdict.expectations if item.name == "valid share"]
     assert result.unexpected_count == 8
     assert result.examples == tuple(f"elbe-2013/p{number}" for number in range(5))
     assert len(verdict.reasons) == 8

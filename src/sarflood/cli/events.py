@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from sarflood.cli.console import (
 )
 from sarflood.errors import InputError
 from sarflood.workspace import find_workspace
+
+if TYPE_CHECKING:
+    from sarflood.patches.store import EventPatches
 
 Day = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of acquisition.")]
 
@@ -92,12 +95,25 @@ def simulate(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="A folder or file of a known layout.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, file or archive of a known layout, or a STAC item or catalogue by path "
+            "or address."
+        ),
+    ],
     event: EventId,
     name: Annotated[str | None, typer.Option(help="Readable name of the event.")] = None,
     acquired: Day = None,
     region: Annotated[str | None, typer.Option(help="Where it was.")] = None,
     hold_out: Annotated[bool, typer.Option("--hold-out", help="Score on it, never train.")] = False,
+    units: Annotated[
+        str | None,
+        typer.Option(help="db, linear or uint8: what the values are; refused if they are not."),
+    ] = None,
+    reproject: Annotated[
+        bool, typer.Option("--reproject", help="Warp masks and bands onto their scene's grid.")
+    ] = False,
     retrain_after: Annotated[
         bool, typer.Option("--retrain", help="Start a retraining once the event is accepted.")
     ] = False,
@@ -105,19 +121,26 @@ def ingest(
 ) -> None:
     """Read a source, validate it, and keep it as an event; bad patches go to quarantine.
 
-    Exit code 3: the event was refused, the reasons are in data/quarantine/ID/reasons.jsonl.
+    Exit code 3: the event was refused; data/quarantine/ID/index.html shows what and why.
 
-    Example: `sarflood ingest incoming/ulysses --event ulysses-2020 --acquired 2020-11-12 --retrain`
+    Examples:
+    `sarflood ingest incoming/ulysses --event ulysses-2020 --acquired 2020-11-12 --retrain`
+
+    `sarflood ingest chips.zip --event elbe-2013 --units db`
+
+    `sarflood ingest https://example.org/stac/item.json --event vamco --reproject`
     """
     outcome = run_flow(
         find_workspace(workspace),
         "ingest",
-        source=str(source.resolve()),
+        source=source if "://" in source else str(Path(source).resolve()),
         event=event,
         name=name,
         acquired=acquired.date() if acquired else None,
         region=region,
         hold_out=hold_out,
+        units=units,
+        reproject=reproject,
         retrain_after=retrain_after,
     )
     state = "accepted" if outcome["changed"] else "nothing new"
@@ -125,6 +148,10 @@ def ingest(
         f"{event}: {state}; {outcome['accepted']} patches, {outcome['refused']} in quarantine, "
         f"{outcome['empty']} empty"
     )
+    for warning in outcome["warnings"]:
+        err.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    if outcome["refused"]:
+        err.print(f"see data/quarantine/{event}/index.html", highlight=False)
     if retrain_after:
         say_retrained(outcome["retrain"])
 
@@ -139,6 +166,7 @@ def events(workspace: Where = None, as_json: AsJson = False) -> None:
 
     rows = [
         {
+            "number": item.event.number,
             "event": item.event.id,
             "acquired": str(item.event.acquired) if item.event.acquired else None,
             "patches": len(item.index),
@@ -148,8 +176,16 @@ def events(workspace: Where = None, as_json: AsJson = False) -> None:
             "wet share": round(float(item.index["wet_share"].mean()), 4)
             if item.masks is not None
             else None,
-            "use": "held out" if item.event.hold_out else "training",
+            "use": _use(item),
         }
-        for item in open_events(find_workspace(workspace).events)
+        for item in sorted(
+            open_events(find_workspace(workspace).events), key=lambda item: item.event.number
+        )
     ]
     show(rows, as_json=as_json, empty="no event yet; `sarflood ingest SOURCE --event ID`")
+
+
+def _use(patches: EventPatches) -> str:
+    if patches.masks is None:
+        return "mapping and drift"
+    return "held out" if patches.event.hold_out else "training"

@@ -11,52 +11,66 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock
 
 from sarflood.errors import DataRefusedError, InputError
+from sarflood.ingest.known import Memory, source_key
+from sarflood.ingest.likeness import copies_elsewhere, event_number, likeness_warnings
 from sarflood.ingest.quarantine import Refusal, put_into_quarantine
+from sarflood.ingest.reading import EMPTY, Progress, Reading
 from sarflood.params import ValidationParams
-from sarflood.patches.store import PatchWriter, open_event
-from sarflood.raster.decibel import to_db
-from sarflood.sources.event import Event, check_event_id
-from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch, Reader
+from sarflood.patches.store import PatchWriter, stored_patches
+from sarflood.sources.event import Event, Units, check_event_id
+from sarflood.sources.fetch import local_copy
+from sarflood.sources.manifest import SourceManifest, read_manifest
+from sarflood.sources.reader import Facts, Item
 from sarflood.sources.readers import recognise
 from sarflood.validation.checkpoint import validate_table
 from sarflood.validation.verdict import Verdict
 from sarflood.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
-EMPTY = "too few pixels have data in all bands"
-Progress = Callable[[int, int], object]  # items done, items in all
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the user says of an event on the command line, on top of what its layout says."""
+    """What the user says of an event on the command line, on top of what its source says.
+
+    Attributes:
+        units: Of the pixels; their values must agree.
+        reproject: Whether rasters on another grid than their scene are warped onto it.
+    """
 
     name: str | None = None
     acquired: dt.date | None = None
     region: str | None = None
     hold_out: bool = False
+    units: Units | None = None
+    reproject: bool = False
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of a source."""
+    """What became of a source.
+
+    Attributes:
+        verdict: None where the same source was taken in before, and its pixels not read again.
+        warnings: What a person should look at, though the event was accepted.
+    """
 
     event: Event
     layout: str
     accepted: int
     refused: int
     empty: int
-    verdict: Verdict
+    verdict: Verdict | None
+    warnings: tuple[str, ...]
 
 
 def ingest_event(
     workspace: Workspace,
-    source: Path,
+    source: str,
     event_id: str,
     said: Said,
     params: ValidationParams,
@@ -66,76 +80,86 @@ def ingest_event(
     """Turn a source into `data/events/<id>`, refused patches into `data/quarantine/<id>`.
 
     Killed at any moment this leaves no event or the whole event. The same source again changes
-    nothing.
+    nothing, and its pixels are not read again.
+
+    Args:
+        workspace: Where the event goes.
+        source: A folder, file or archive, or a STAC item or catalogue, by path or address.
+        event_id: The event's id.
+        said: What the user says of it.
+        params: The limits of validation.
+        on_progress: Is told the items done, and in all.
+        on_wait: Is told that another command has to end first.
 
     Raises:
-        InputError: The source is of no known layout, has no readable patch, or the id is taken by
-            an event of other content.
+        InputError: The source is of no known layout, has no readable patch or contradicts what is
+            said of it, or the id is taken by an event of other content.
         DataRefusedError: More than `max_bad_share` of the patches are bad, or the event as a whole
             is; its files are in quarantine.
     """
     check_event_id(event_id)
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder")
-    reader = recognise(source)
-    facts = reader.facts(source)
-    event = _manifest(facts, event_id, said)
     with _staging(workspace, event_id) as staging:
-        refusals, items = _read(reader, source, facts, event, staging, params, on_progress)
-        index = pd.read_parquet(staging / "index.parquet")
-        if index.empty:
-            put_into_quarantine(workspace.quarantine / event_id, refusals)
-            raise DataRefusedError(_no_patch(event_id, source, refusals))
-        verdict = validate_table(index, bands=event.bands, units=event.units, params=params)
-        faults = _copies(workspace, event_id, index) | verdict.reasons
-        judged_bad = index["id"].isin(faults)
-        refusals += [
-            Refusal(items[row["item"]], row["id"], tuple(faults[row["id"]]))
-            for row in index[judged_bad].to_dict("records")
-        ]
-        empty = sum(refusal.reasons == (EMPTY,) for refusal in refusals)
-        refused = len(refusals) - empty
-        # An item is refused as one: what was read of it before the damage is left out, too.
-        damaged = {refusal.item.name for refusal in refusals if refusal.patch is None}
-        bad = judged_bad | index["item"].isin(damaged)
-        share = refused / (int((~bad).sum()) + refused)
-        reasons = list(verdict.event_reasons)
-        if share > params.max_bad_share:
-            limit = f"validation.max_bad_share is {params.max_bad_share:.0%}"
-            reasons.append(f"{share:.0%} of the patches are bad ({limit})")
-        if reasons:
-            whole = [Refusal(item, None, tuple(reasons)) for item in items.values()]
-            put_into_quarantine(workspace.quarantine / event_id, [*refusals, *whole])
-            raise DataRefusedError(_refused(workspace, event_id, reasons, refusals))
-        if bad.any():
-            _keep(staging, event, ~bad.to_numpy())
+        root = local_copy(source, staging / "source")
+        reader = recognise(root)
+        facts = reader.facts(root)
+        event = _manifest(root, facts, read_manifest(root), event_id, said)
+        items = {item.name: item for item in reader.items(root)}
+        if said.reproject:
+            items = {name: replace(item, reproject=True) for name, item in items.items()}
         target = workspace.events / event_id
-        known = _is_known(staging, target)
-        if refusals:
-            put_into_quarantine(workspace.quarantine / event_id, refusals)
+        memory = Memory(workspace.cache / "ingest" / f"{event_id}.json")
+        key = source_key(items.values(), root, event=event, said=said, params=params)
+        counts = memory.recall(key) if target.exists() else None
+        if counts:
+            return Ingested(event, reader.layout, verdict=None, warnings=(), **counts)
+        read = staging / "read"
+        read.mkdir()
+        with PatchWriter(read, event) as writer:
+            reading = Reading(reader, facts, event, params.min_valid_share)
+            refusals = reading.into(writer, list(items.values()), on_progress)
+        done, kept = _judge(workspace, read, source, event, items, refusals, params)
+        known = _is_known(kept, target)
+        warnings = () if known else likeness_warnings(workspace.events, kept)
+        put_into_quarantine(workspace.quarantine / event_id, done.refusals, read)
         if not known:
             with workspace.exclusive(on_wait):
-                _publish(staging, target)
+                _publish(kept, target)
+        memory.keep(key, accepted=done.accepted, refused=done.refused, empty=done.empty)
     return Ingested(
         event=event,
         layout=reader.layout,
-        accepted=int((~bad).sum()),
-        refused=refused,
-        empty=empty,
-        verdict=verdict,
+        accepted=done.accepted,
+        refused=done.refused,
+        empty=done.empty,
+        verdict=done.verdict,
+        warnings=(*done.verdict.warnings, *warnings),
     )
 
 
-def _manifest(facts: Facts, event_id: str, said: Said) -> Event:
+def _manifest(
+    root: Path, facts: Facts, manifest: SourceManifest, event_id: str, said: Said
+) -> Event:
+    """Merge what the layout, the source's own manifest and the user say; the last word counts.
+
+    Raises:
+        InputError: Units are named that the values do not have.
+    """
+    for who, units in (("event.yaml", manifest.units), ("--units", said.units)):
+        if units and units != facts.units:
+            raise InputError(
+                f"{root}: the values are {facts.units}, {who} says {units}; correct either"
+            )
+    if manifest.label and not facts.label:
+        raise InputError(f"{root}: event.yaml says label {manifest.label}, but there is no mask")
     return Event(
         id=event_id,
-        name=said.name or event_id,
-        acquired=said.acquired,
-        region=said.region,
+        name=said.name or manifest.name or event_id,
+        acquired=said.acquired or manifest.acquired,
+        region=said.region or manifest.region,
         bands=facts.bands,
         units="db" if facts.units == "linear" else facts.units,
-        label=facts.label,
-        source=facts.origin,
+        label=facts.label and (manifest.label or facts.label),
+        source=manifest.source or facts.origin,
         hold_out=said.hold_out,
     )
 
@@ -157,85 +181,81 @@ def _staging(workspace: Workspace, event_id: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(
-    reader: Reader,
-    source: Path,
-    facts: Facts,
+@dataclass(frozen=True)
+class _Judged:
+    accepted: int
+    refused: int
+    empty: int
+    refusals: list[Refusal]
+    verdict: Verdict
+
+
+def _judge(
+    workspace: Workspace,
+    read: Path,
+    source: str,
     event: Event,
-    staging: Path,
+    items: dict[str, Item],
+    refusals: list[Refusal],
     params: ValidationParams,
-    on_progress: Progress | None,
-) -> tuple[list[Refusal], dict[str, Item]]:
-    """Write all readable patches into `staging`; return what could not be read, and the items."""
-    items = {item.name: item for item in reader.items(source)}
-    refusals: list[Refusal] = []
-    with PatchWriter(staging, event, labelled=facts.label is not None) as writer:
-        for done, item in enumerate(items.values(), start=1):
-            usable, empty = 0, []
-            try:
-                for patch in reader.read(item):
-                    if np.isfinite(patch.image).all(axis=0).mean() >= params.min_valid_share:
-                        writer.add(_in_stored_units(patch, facts), item.name)
-                        usable += 1
-                    else:
-                        empty.append(patch.name)
-            except BadSourceError as error:
-                refusals.append(Refusal(item, None, (str(error),)))
-            refusals += [Refusal(item, name, (EMPTY,), keep=not usable) for name in empty]
-            if on_progress:
-                on_progress(done, len(items))
-    return refusals, items
+) -> tuple[_Judged, Path]:
+    """Judge what was read; return the counts, and the folder with what is good alone.
+
+    Raises:
+        InputError: Nothing could be read.
+        DataRefusedError: The event is refused; its files are in quarantine.
+    """
+    quarantine = workspace.quarantine / event.id
+    index = pd.read_parquet(read / "index.parquet")
+    if index.empty:
+        put_into_quarantine(quarantine, refusals, read)
+        raise DataRefusedError(_no_patch(event.id, source, refusals))
+    verdict = validate_table(index, bands=event.bands, units=event.units, params=params)
+    faults = copies_elsewhere(workspace.events, event.id, index) | verdict.reasons
+    judged_bad = index["id"].isin(faults)
+    refusals = refusals + [
+        Refusal(items[row["item"]], row["id"], tuple(faults[row["id"]]))
+        for row in index.loc[judged_bad, ["item", "id"]].to_dict("records")
+    ]
+    empty = sum(refusal.reasons == (EMPTY,) for refusal in refusals)
+    refused = len(refusals) - empty
+    # An item is refused as one: what was read of it before the damage is left out, too.
+    damaged = {refusal.item.name for refusal in refusals if refusal.patch is None}
+    bad = judged_bad | index["item"].isin(damaged)
+    accepted = int((~bad).sum())
+    share = refused / (accepted + refused)
+    reasons = list(verdict.event_reasons)
+    if share > params.max_bad_share:
+        limit = f"validation.max_bad_share is {params.max_bad_share:.0%}"
+        reasons.append(f"{share:.0%} of the patches are bad ({limit})")
+    if reasons:
+        whole = [Refusal(item, None, tuple(reasons)) for item in items.values()]
+        put_into_quarantine(quarantine, [*refusals, *whole], read)
+        raise DataRefusedError(_refused(workspace, event.id, reasons, refusals))
+    kept = _kept(read, event, set(index.loc[bad, "id"])) if bad.any() else read
+    return _Judged(accepted, refused, empty, refusals, verdict), kept
 
 
-def _in_stored_units(patch: RawPatch, facts: Facts) -> RawPatch:
-    return replace(patch, image=to_db(patch.image)) if facts.units == "linear" else patch
-
-
-def _keep(staging: Path, event: Event, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
-    """Write the event in `staging` anew with the rows in `keep` alone."""
-    whole = open_event(staging)
-    rows = np.flatnonzero(keep)
-    kept = staging / "kept"
+def _kept(read: Path, event: Event, bad: set[str]) -> Path:
+    """Write the patches in `read` that are not bad into a folder beside it."""
+    kept = read.with_name("kept")
     kept.mkdir()
-    with PatchWriter(kept, event, labelled=whole.masks is not None) as writer:
-        writer.copy(whole, rows)
-    for path in sorted(kept.iterdir()):
-        path.replace(staging / path.name)
-    kept.rmdir()
+    with PatchWriter(kept, event) as writer:
+        for patch in stored_patches(read):
+            if patch.row["id"] not in bad:
+                writer.write(patch)
+    return kept
 
 
-def _copies(workspace: Workspace, event_id: str, index: pd.DataFrame) -> dict[str, list[str]]:
-    """Find patches that another event holds already, by their content."""
-    faults: dict[str, list[str]] = {}
-    for path in sorted(workspace.events.glob("*/index.parquet")):
-        other = path.parent.name
-        if other != event_id:
-            held = index["sha256"].isin(pd.read_parquet(path, columns=["sha256"])["sha256"])
-            reason = f"the same image and mask are in event {other} already"
-            faults |= {patch: [reason] for patch in index.loc[held, "id"]}
-    return faults
-
-
-def _is_known(staging: Path, target: Path) -> bool:
+def _is_known(kept: Path, target: Path) -> bool:
     """Say whether `target` holds the same event already; an id that is taken is refused."""
     if not target.exists():
         return False
-    if not _same_event(staging, target):
+    if not _same_event(kept, target):
         raise InputError(
             f"{target}: this id already names an event of other content; choose another --event id"
         )
     return True
-
-
-def _publish(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`, for good."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _same_event(left: Path, right: Path) -> bool:
@@ -243,11 +263,28 @@ def _same_event(left: Path, right: Path) -> bool:
     old, new = (
         pd.read_parquet(folder / "index.parquet", columns=columns) for folder in (left, right)
     )
-    manifests = [Event.read(folder / "event.yaml") for folder in (left, right)]
-    return old.equals(new) and manifests[0] == manifests[1]
+    one, other = (
+        Event.read(folder / "event.yaml").model_copy(update={"number": 0})
+        for folder in (left, right)
+    )
+    return old.equals(new) and one == other
 
 
-def _no_patch(event_id: str, source: Path, refusals: list[Refusal]) -> str:
+def _publish(kept: Path, target: Path) -> None:
+    """Give the event its number and rename it to `target`, for good."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    manifest = kept / "event.yaml"
+    number = event_number(target.parent)
+    Event.read(manifest).model_copy(update={"number": number}).write(manifest)
+    kept.rename(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _no_patch(event_id: str, source: str, refusals: list[Refusal]) -> str:
     first = refusals[0].reasons[0] if refusals else "the source is empty"
     return f"event {event_id}: no usable patch in {source}; the first reason: {first}"
 
@@ -258,5 +295,5 @@ def _refused(
     where = (workspace.quarantine / event_id).relative_to(workspace.root)
     named = [f"  {item.patch or item.item.name}: {item.reasons[0]}" for item in refusals[:5]]
     more = [f"  … and {len(refusals) - 5} more"] if len(refusals) > 5 else []
-    head = f"event {event_id} was refused: {'; '.join(reasons)}; see {where}/reasons.jsonl"
+    head = f"event {event_id} was refused: {'; '.join(reasons)}; see {where}/index.html"
     return "\n".join([head, *named, *more])

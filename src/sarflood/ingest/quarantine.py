@@ -5,12 +5,15 @@ from __future__ import annotations
 import filecmp
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sarflood.files import replacing, write_text
+from sarflood.patches.store import stored_patches
+from sarflood.sources.event import Event
 from sarflood.sources.reader import Item
+from sarflood.validation.pictures import MOST, Picture, write_pictures
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,18 @@ class Refusal:
     keep: bool = True
 
 
-def put_into_quarantine(folder: Path, refusals: Iterable[Refusal]) -> None:
-    """Copy the refused items' files below `folder/files` and note the reasons in `reasons.jsonl`.
+def put_into_quarantine(folder: Path, refusals: Sequence[Refusal], read: Path) -> None:
+    """Copy the refused items' files below `folder/files` and note the reasons.
+
+    `reasons.jsonl` has them all; `index.html` shows the worst patches beside them.
 
     Args:
         folder: `data/quarantine/<id>`; what is there from an earlier attempt stays.
         refusals: In the order in which they are noted; one that was noted before is not repeated.
+        read: The patches that could be read, as `PatchWriter` leaves them.
     """
+    if not refusals:
+        return
     notes = folder / "reasons.jsonl"
     lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
     for refusal in refusals:
@@ -46,6 +54,27 @@ def put_into_quarantine(folder: Path, refusals: Iterable[Refusal]) -> None:
         }
         lines.append(json.dumps(note, ensure_ascii=False))
     write_text(notes, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    shown = _pictures(refusals, read)
+    if shown:
+        event = folder.name
+        lead = f"What was refused of event {event}, as it was read; the files lie beside this page."
+        write_pictures(folder / "index.html", f"Quarantine: {event}", lead, shown)
+
+
+def _pictures(refusals: Sequence[Refusal], read: Path) -> list[Picture]:
+    """Return the refused patches, with pictures where one was read."""
+    faults = [item for item in refusals if item.keep]
+    wanted = {item.patch: item for item in sorted(faults, key=lambda item: -len(item.reasons))}
+    wanted = dict(list(wanted.items())[: MOST + 1])
+    pictures = [Picture(item.item.name, item.reasons) for item in faults if item.patch is None]
+    unseen = [item for item in faults if item.patch is not None and item.patch not in wanted]
+    pictures += [Picture(str(item.patch), item.reasons) for item in unseen]
+    bands = Event.read(read / "event.yaml").bands
+    for patch in stored_patches(read) if wanted else ():
+        if found := wanted.pop(patch.row["id"], None):
+            picture = Picture(patch.row["id"], found.reasons, bands, patch.image, patch.mask)
+            pictures.append(picture)
+    return pictures
 
 
 def _inside(item: Item) -> list[Path]:

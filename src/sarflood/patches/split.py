@@ -1,28 +1,185 @@
-"""Training, validation and test patches that stand apart in space.
+"""Training, validation and test patches that stand apart.
 
-Patches of one grid are split by whole strips of it, never tile by tile, with unused patches between
-the strips. Patches without a grid are taken in the order of their source, in which neighbours in
-number are mostly neighbours in place, and split by runs of that order. An event is split by
-its own index alone, so a new event never moves a patch of another one.
+Patches of a few large grids are split by whole strips of them, never tile by tile, with unused
+patches between the strips. Patches of many small places, and those without a place, are joined to
+groups that show the same ground or ground side by side, and split by whole groups.
+
+Events are split in the order in which they were accepted, each in the light of earlier ones: where
+it shows the ground of an earlier event it follows that one's split. So a new event never moves a
+patch of another one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sarflood.errors import InputError
 from sarflood.params import SplitParams
-from sarflood.sources.event import Event
+from sarflood.patches.ground import footprints, overlaps
+from sarflood.patches.neighbours import groups, related
+from sarflood.patches.sketch import near_duplicates
+from sarflood.patches.store import EventPatches
 
 MAX_STARTS = 60
 MANY_PLACES = 20  # scenes or chips, from which on they are kept whole
-UNLIKE_COST = 1.0  # of a strip whose wet share is twice that of the event, or none of it
+DRAWS = 400  # orders in which groups are tried
+UNLIKE_COST = 1.0  # of a part whose wet share is twice that of the event, or none of it
 DRY = 1e-3  # wet shares below this are all the same
 LOST_COST = 1.0  # of having no patch left for training
+TRAIN, VAL, TEST, GUARD = "train", "val", "test", "guard"
+HELD_OUT, UNLABELLED = "held_out", "unlabelled"
+
+Parts = NDArray[np.str_]
+
+
+def split_events(events: Sequence[EventPatches], params: SplitParams) -> pd.DataFrame:
+    """Assign each patch of all events.
+
+    Args:
+        events: All accepted events.
+        params: Shares, guard distance, and which events are wholly for testing.
+
+    Returns:
+        `id`, `event` and `split`, a row a patch in the order of `events`; `split` is `train`,
+        `val`, `test`, `guard` (unused, between the others), `unlabelled` or `held_out`. An event
+        too small to be kept apart is all `train`.
+
+    Raises:
+        InputError: `split.leave_out` names an event that is not there or has no labels.
+    """
+    _check_left_out(events, params)
+    left_out = [item for item in events if item.event.id in params.leave_out]
+    others = sorted(
+        (item for item in events if item.event.id not in params.leave_out),
+        key=lambda item: (item.event.number, item.event.id),
+    )
+    done: list[pd.DataFrame] = []
+    for item in left_out + others:
+        done.append(_table(item, _split(item, done, params)))
+    order = [row for item in events for row in item.index["id"]]
+    table = pd.concat(done, ignore_index=True)[["id", "event", "split"]]
+    return table.set_index("id").loc[order].reset_index()
+
+
+def _check_left_out(events: Sequence[EventPatches], params: SplitParams) -> None:
+    labelled = {item.event.id for item in events if item.masks is not None}
+    for name in params.leave_out:
+        if name not in labelled:
+            raise InputError(
+                f"split.leave_out names {name!r}; labelled events are {', '.join(sorted(labelled))}"
+            )
+
+
+def _table(item: EventPatches, parts: Parts) -> pd.DataFrame:
+    columns = ["id", "event", "crs", "transform", "sketch"]
+    return item.index[columns].reset_index(drop=True).assign(split=parts)
+
+
+def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) -> Parts:
+    """Split one event, given the tables of those before it."""
+    index = item.index.reset_index(drop=True)
+    labelled = index["wet_share"].notna().to_numpy()
+    parts = np.full(len(index), UNLABELLED, dtype="<U10")
+    if item.event.hold_out:
+        parts[labelled] = HELD_OUT
+        return parts
+    if item.event.id in params.leave_out:
+        parts[labelled] = TEST
+        return parts
+    if not labelled.any():
+        return parts
+    rows = np.flatnonzero(labelled)
+    pairs = related(index.iloc[rows], item.images[rows], params.guard_patches)
+    own = _split_alone(index.iloc[rows], pairs, params)
+    if params.leave_out:
+        own[own == TEST] = TRAIN
+    earlier = _earlier_parts(index.iloc[rows], done)
+    inherited = np.isin(earlier, (TRAIN, VAL, TEST, GUARD))
+    own[inherited] = earlier[inherited]
+    parts[rows] = _guarded(own, pairs, inherited)
+    return parts
+
+
+def _split_alone(index: pd.DataFrame, pairs: NDArray[np.int64], params: SplitParams) -> Parts:
+    wet = (index["wet_share"] * index["valid_share"]).to_numpy()
+    if index["grid"].notna().all() and index["grid"].nunique() < MANY_PLACES:
+        return _by_strips(index, wet, params)
+    # Tiles of one chip are one place, whatever the guard distance.
+    places = index["grid"].fillna(index["id"])
+    chips = np.column_stack([np.arange(len(index)), places.map(_first_position(places))])
+    return _by_groups(groups(np.concatenate([pairs, chips]), len(index)), wet, index, params)
+
+
+def _first_position(places: pd.Series) -> dict[str, int]:
+    return {place: number for number, place in reversed(list(enumerate(places)))}
+
+
+def _by_groups(
+    group: NDArray[np.int64], wet: NDArray[np.float64], index: pd.DataFrame, params: SplitParams
+) -> Parts:
+    """Fill test, then validation, with whole groups in many drawn orders; keep the cheapest."""
+    sizes = np.bincount(group)
+    wanted = {TEST: params.test_share * len(group), VAL: params.val_share * len(group)}
+    random = np.random.default_rng(crc32(str(index["id"].iloc[0]).encode()))
+    best_cost, best = np.inf, np.full(len(group), TRAIN, dtype="<U10")
+    for _ in range(DRAWS if len(sizes) > 2 else 0):
+        of_group = np.full(len(sizes), TRAIN, dtype="<U10")
+        order = random.permutation(len(sizes))
+        for part, share in wanted.items():
+            filled = 0
+            for number in order:
+                if of_group[number] == TRAIN and filled + sizes[number] <= 1.25 * share:
+                    of_group[number] = part
+                    filled += sizes[number]
+                if filled >= share:
+                    break
+        assigned = of_group[group]
+        off = sum(abs((assigned == part).sum() / share - 1) for part, share in wanted.items())
+        cost = _cost(assigned, wet) + off
+        if cost < best_cost and {TEST, VAL} <= set(assigned):
+            best_cost, best = cost, assigned
+    return best
+
+
+def _earlier_parts(index: pd.DataFrame, done: list[pd.DataFrame]) -> Parts:
+    """Return the part of an earlier event that shows the same; `guard` where there are several."""
+    parts = np.full(len(index), "", dtype="<U10")
+    if not done:
+        return parts
+    before = pd.concat(done, ignore_index=True)
+    outlines, earlier = footprints(index), footprints(before)
+    own, other = overlaps(outlines, earlier)
+    copies = near_duplicates(index[["id", "sketch"]], before[["id", "sketch"]])
+    own = np.concatenate([own, pd.Index(index["id"]).get_indexer(copies["first"])])
+    other = np.concatenate([other, pd.Index(before["id"]).get_indexer(copies["second"])])
+    seen = pd.DataFrame({"own": own, "part": before["split"].to_numpy()[other]})
+    # What is held out or left out is only ever scored: nothing of it may train.
+    seen = seen[seen["part"] != UNLABELLED]
+    found = seen.groupby("own")["part"]
+    one = (found.nunique() == 1) & (found.first() != HELD_OUT)
+    parts[one.index.to_numpy(np.int64)] = found.first().where(one, GUARD).to_numpy(str)
+    return parts
+
+
+def _guarded(parts: Parts, pairs: NDArray[np.int64], fixed: NDArray[np.bool_]) -> Parts:
+    """Leave out the patches that are related to one of another part.
+
+    What follows an earlier event stays, else test stays before validation before training.
+    """
+    rank = np.select([parts == TEST, parts == VAL, parts == TRAIN], [3, 2, 1], 0) + 10 * fixed
+    result = parts.copy()
+    for one, other in pairs:
+        kinds = {result[one], result[other]}
+        if len(kinds) == 2 and kinds <= {TRAIN, VAL, TEST}:
+            result[one if rank[one] < rank[other] else other] = GUARD
+    return result
 
 
 @dataclass(frozen=True)
@@ -36,52 +193,21 @@ class _Strip:
         return self.end + guard <= other.start or other.end + guard <= self.start
 
 
-def split_event(event: Event, index: pd.DataFrame, params: SplitParams) -> pd.Series:
-    """Assign each patch of an event.
+def _by_strips(index: pd.DataFrame, wet: NDArray[np.float64], params: SplitParams) -> Parts:
+    """Choose the axis and the two strips that cost least; see `_cost`.
 
-    Args:
-        event: The manifest.
-        index: The event's index, a row a patch.
-        params: Shares and guard distance.
-
-    Returns:
-        One of `train`, `val`, `test`, `guard` (unused, between the others), `unlabelled` or
-        `held_out` for each row. An event too small to be kept apart is all `train`.
+    The strips are cut at the same rows or columns in all grids, so that scenes of one place are cut
+    alike.
     """
-    split = pd.Series("unlabelled", index=index.index, dtype="object", name="split")
-    labelled = index["wet_share"].notna()
-    if event.hold_out:
-        split[labelled] = "held_out"
-    elif labelled.any():
-        split[labelled] = _by_strips(index[labelled], params)
-    return split
-
-
-def _by_strips(index: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
-    """Choose the axis and the two strips that cost least; see `_cost`."""
-    wet = (index["wet_share"] * index["valid_share"]).to_numpy()
-    best_cost, best = np.inf, np.full(len(index), "train", dtype="<U5")
-    for positions in _axes(index):
+    best_cost, best = np.inf, np.full(len(index), TRAIN, dtype="<U10")
+    for axis in ("row", "col"):
+        positions = index[axis].to_numpy(np.int64) - index[axis].min()
         for test, val in _strips(positions, params):
             assigned = _assign(positions, test, val, params.guard_patches)
             cost = _cost(assigned, wet)
             if cost < best_cost:
                 best_cost, best = cost, assigned
     return best
-
-
-def _axes(index: pd.DataFrame) -> list[NDArray[np.int64]]:
-    """Return the axes along which neighbours are known.
-
-    The rows and the columns of a few large grids, cut at the same ones in all of them, so that
-    scenes of one place are cut alike; and the order of many small grids, or of single patches.
-    """
-    place = index["grid"].fillna(index["item"])
-    order = pd.factorize(place)[0].astype(np.int64)
-    if index["grid"].isna().any() or place.nunique() >= MANY_PLACES:
-        return [order]
-    axes = (index["row"].to_numpy(np.int64), index["col"].to_numpy(np.int64))
-    return [axis - axis.min() for axis in axes]
 
 
 def _strips(positions: NDArray[np.int64], params: SplitParams) -> list[tuple[_Strip, _Strip]]:
@@ -110,25 +236,23 @@ def _strips_of(before: NDArray[np.int64], share: float) -> list[_Strip]:
     return strips
 
 
-def _assign(
-    positions: NDArray[np.int64], test: _Strip, val: _Strip, guard: int
-) -> NDArray[np.str_]:
-    assigned = np.full(len(positions), "train", dtype="<U5")
+def _assign(positions: NDArray[np.int64], test: _Strip, val: _Strip, guard: int) -> Parts:
+    assigned = np.full(len(positions), TRAIN, dtype="<U10")
     for strip in (test, val):
         near = (positions >= strip.start - guard) & (positions < strip.end + guard)
-        assigned[near] = "guard"
-    for name, strip in (("test", test), ("val", val)):
+        assigned[near] = GUARD
+    for name, strip in ((TEST, test), (VAL, val)):
         assigned[(positions >= strip.start) & (positions < strip.end)] = name
     return assigned
 
 
-def _cost(assigned: NDArray[np.str_], wet: NDArray[np.float64]) -> float:
+def _cost(assigned: Parts, wet: NDArray[np.float64]) -> float:
     """Rate a split: each part should be as wet as the event, and much be left for training."""
-    lost = float((assigned != "train").mean())
-    if lost == 1:
+    lost = float((assigned != TRAIN).mean())
+    means = [
+        wet[assigned == name].mean() for name in (TRAIN, VAL, TEST) if (assigned == name).any()
+    ]
+    if len(means) < 3:
         return np.inf
-    unlike = sum(
-        abs(np.log2((wet[assigned == name].mean() + DRY) / (wet.mean() + DRY)))
-        for name in ("train", "val", "test")
-    )
+    unlike = sum(abs(np.log2((mean + DRY) / (wet.mean() + DRY))) for mean in means)
     return float(UNLIKE_COST * unlike + LOST_COST * lost)

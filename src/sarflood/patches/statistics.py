@@ -5,24 +5,49 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sarflood.patches.blocks import block_means
+from sarflood.patches.labels import label_statistics
 from sarflood.raster.patch import UNKNOWN, WET
+
+BAND_STATISTICS = (
+    "min",
+    "p02",
+    "mean",
+    "p98",
+    "max",
+    "std",
+    "constant_share",
+    "saturated_share",
+    "levels",
+    "stripes",
+    "enl",
+)
+CLASS_MEANS = ("wet_mean", "dry_mean")
+_ENL_BLOCK = 8  # pixels a side: small enough to be of one kind of ground
+_ENL_QUANTILE = 0.75  # of the blocks: those of mixed ground look like fewer looks than there are
+
+Values = NDArray[np.float32]
 
 
 def patch_statistics(
-    image: NDArray[np.float32], mask: NDArray[np.uint8] | None, bands: tuple[str, ...]
+    image: Values, mask: NDArray[np.uint8] | None, bands: tuple[str, ...], units: str
 ) -> dict[str, float]:
     """Describe one patch.
 
     Args:
-        image: (C, H, W) float32; NaN is no data.
+        image: (C, H, W) float32; NaN is no data. H and W are multiples of 8.
         mask: (H, W) uint8, 0 dry, 1 wet, 255 unknown; None where unlabelled.
         bands: The C band names.
+        units: `db` or `uint8`.
 
     Returns:
         `valid_share` (pixels with data in all bands), `wet_share` (of the labelled pixels; NaN
-        where there are none), and for each band `<band>_min`, `_p02`, `_mean`, `_p98`, `_max`,
+        where there are none), those of `label_statistics`, and for each band, in the image's own
+        units and NaN where there is no such pixel: `<band>_min`, `_p02`, `_mean`, `_p98`, `_max`,
         `_std`, `_constant_share` (of the valid pixels, those that hold the commonest value),
-        `_wet_mean` and `_dry_mean` (NaN where there is no such pixel), in the image's own units.
+        `_saturated_share` (those at the ends of the scale), `_levels` (number of different values),
+        `_stripes` (see `stripes`), `_enl` (see `equivalent_looks`; NaN for `uint8`), `_wet_mean`
+        and `_dry_mean`.
     """
     valid = np.logical_and.reduce(np.isfinite(image), axis=0)
     labelled = valid & (mask != UNKNOWN) if mask is not None else np.zeros_like(valid)
@@ -32,33 +57,92 @@ def patch_statistics(
     row = {
         "valid_share": float(valid.mean()),
         "wet_share": float(wet.sum() / known) if known else float("nan"),
+        **label_statistics(image[bands.index("vv") if "vv" in bands else 0], wet, dry),
     }
     for band, values in zip(bands, image, strict=True):
-        row |= {f"{band}_{name}": value for name, value in _band(values, valid, wet, dry).items()}
+        found = _band(values, valid, units) | _class_means(values, wet, dry)
+        row |= {f"{band}_{name}": value for name, value in found.items()}
     return row
 
 
-def _band(
-    values: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    wet: NDArray[np.bool_],
-    dry: NDArray[np.bool_],
-) -> dict[str, float]:
-    inside = values[valid].astype(np.float64)
+def _band(values: Values, valid: NDArray[np.bool_], units: str) -> dict[str, float]:
+    inside = values[valid]
     if not inside.size:
-        names = ("min", "p02", "mean", "p98", "max", "std", "constant_share")
-        return dict.fromkeys((*names, "wet_mean", "dry_mean"), float("nan"))
+        return dict.fromkeys(BAND_STATISTICS, float("nan"))
     inside.sort()
-    runs = np.diff(np.flatnonzero(np.diff(inside, prepend=np.nan, append=np.nan) != 0))
-    rank = inside.size - 1
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    runs = np.diff(edges, prepend=0, append=inside.size)
+    low, high, rank = inside[0], inside[-1], inside.size - 1
+    # On a scale without known ends, saturated values pile up at the patch's own extremes.
+    at_ends = (runs[0] if units == "db" or low == 0 else 0) + (
+        runs[-1] if units == "db" or high == 255 else 0
+    )
     return {
-        "min": float(inside[0]),
+        "min": float(low),
         "p02": float(inside[round(0.02 * rank)]),
-        "mean": float(inside.mean()),
+        "mean": float(inside.mean(dtype=np.float64)),
         "p98": float(inside[round(0.98 * rank)]),
-        "max": float(inside[-1]),
-        "std": float(inside.std()),
+        "max": float(high),
+        "std": float(inside.std(dtype=np.float64)),
         "constant_share": float(runs.max() / inside.size),
-        "wet_mean": float(values[wet].mean(dtype=np.float64)) if wet.any() else float("nan"),
-        "dry_mean": float(values[dry].mean(dtype=np.float64)) if dry.any() else float("nan"),
+        "saturated_share": min(float(at_ends / inside.size), 1.0),
+        "levels": float(runs.size),
+        "stripes": stripes(values, valid),
+        "enl": equivalent_looks(values) if units == "db" else float("nan"),
     }
+
+
+def _class_means(
+    values: Values, wet: NDArray[np.bool_], dry: NDArray[np.bool_]
+) -> dict[str, float]:
+    pairs = zip(CLASS_MEANS, (wet, dry), strict=True)
+    return {
+        name: float(values[kind].mean(dtype=np.float64)) if kind.any() else float("nan")
+        for name, kind in pairs
+    }
+
+
+def stripes(values: Values, valid: NDArray[np.bool_]) -> float:
+    """Say how much whole rows or columns stand out from their neighbours.
+
+    The second difference across the lines, averaged along each line, against what it would be were
+    pixels independent: about 1 to 3 for radar, and up to the root of the line's length for banding.
+
+    Args:
+        values: (H, W).
+        valid: (H, W); the others are taken as the mean.
+
+    Returns:
+        The larger of both directions; NaN where all pixels are one value.
+    """
+    filled = values if valid.all() else np.where(valid, values, values[valid].mean())
+    strongest = float("nan")
+    for lines in (filled, filled.T):
+        bend = lines[1:-1] - (lines[:-2] + lines[2:]) / 2
+        pixel = float(np.abs(bend).mean(dtype=np.float64))
+        if pixel > 0:
+            line = float(np.abs(bend.mean(axis=1)).mean()) * np.sqrt(lines.shape[1])
+            strongest = float(np.nanmax([strongest, line / pixel]))
+    return strongest
+
+
+def equivalent_looks(decibel: Values) -> float:
+    """Estimate the equivalent number of looks, mean² / variance of intensity on even ground.
+
+    Oliver and Quegan, Understanding Synthetic Aperture Radar Images (2004), equation 4.17, on
+    blocks of 8×8 pixels, of which the 75 % quantile is taken.
+
+    Args:
+        decibel: (H, W) in dB; blocks with no data do not count.
+
+    Returns:
+        The estimate; NaN where no block has data throughout.
+    """
+    power = np.exp(decibel * np.float32(np.log(10) / 10))
+    mean, square = (block_means(item, _ENL_BLOCK).ravel() for item in (power, power * power))
+    known = np.isfinite(mean)
+    if not known.any():
+        return float("nan")
+    mean, square = mean[known], square[known]
+    looks = mean**2 / np.maximum(square - mean**2, 1e-6 * mean**2)
+    return float(np.quantile(looks, _ENL_QUANTILE))

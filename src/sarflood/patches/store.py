@@ -5,21 +5,103 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sarflood.errors import InputError
-from sarflood.files import replacing
-from sarflood.patches.statistics import patch_statistics
+from sarflood.patches.labels import LABEL_STATISTICS
+from sarflood.patches.sketch import sketch
+from sarflood.patches.statistics import BAND_STATISTICS, CLASS_MEANS, patch_statistics
 from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.sources.event import Event
 from sarflood.sources.reader import RawPatch
+
+_ROWS_AT_ONCE = 1000
+_HEADER_BYTES = 128  # of our .npy files, see `_GrowingNpy`
+_TEXTS = ("id", "event", "sha256", "image_sha256", "mask_sha256", "item", "grid", "crs")
+_NUMBERS = ("row", "col", "height", "width")
+
+
+def index_schema(bands: tuple[str, ...]) -> pa.Schema:
+    """Return the columns of `index.parquet`: who, where, and the statistics as float32."""
+    statistics = [
+        "valid_share",
+        "wet_share",
+        *LABEL_STATISTICS,
+        *(f"{band}_{name}" for band in bands for name in (*BAND_STATISTICS, *CLASS_MEANS)),
+    ]
+    return pa.schema(
+        [(name, pa.string()) for name in (*_TEXTS, "transform", "dtype")]
+        + [(name, pa.int32()) for name in _NUMBERS]
+        + [("sketch", pa.binary())]
+        + [(name, pa.float32()) for name in statistics]
+    )
+
+
+@dataclass(frozen=True)
+class Described:
+    """A patch as it is stored.
+
+    Attributes:
+        image: (C, 256, 256) float16; NaN is no data.
+        mask: (256, 256) uint8; None where unlabelled.
+        row: Its row of the index.
+    """
+
+    image: NDArray[np.float16]
+    mask: NDArray[np.uint8] | None
+    row: dict[str, Any]
+
+
+def describe(patch: RawPatch, event: Event, item: str) -> Described:
+    """Bring a patch into its stored form and describe that; may run in any thread.
+
+    Raises:
+        InputError: The event is labelled, and the patch has no mask.
+    """
+    image, mask = patch.image, patch.mask
+    if event.label and mask is None:
+        raise InputError(
+            f"{item}: patch {patch.name} has no mask, and event {event.id} is labelled; "
+            "give patches without labels an event of their own"
+        )
+    if mask is not None:
+        mask = np.where(np.isfinite(image).all(axis=0), mask, np.uint8(UNKNOWN))
+    stored = np.ascontiguousarray(image, np.float16)
+    image_digest = hashlib.sha256(stored.data)
+    digest = image_digest.copy()
+    if mask is not None:
+        digest.update(mask.data)
+    values = stored.astype(np.float32)
+    row = {
+        "id": f"{event.id}/{patch.name}",
+        "event": event.id,
+        "sha256": digest.hexdigest(),
+        "image_sha256": image_digest.hexdigest(),
+        "mask_sha256": None if mask is None else hashlib.sha256(mask.data).hexdigest(),
+        "item": item,
+        "grid": patch.grid,
+        "row": patch.row,
+        "col": patch.col,
+        "crs": patch.crs,
+        "transform": json.dumps(list(patch.transform)[:6]) if patch.transform else None,
+        "height": patch.height,
+        "width": patch.width,
+        "dtype": patch.dtype,
+        "sketch": sketch(values[0]),
+        **patch_statistics(values, mask, event.bands, event.units),
+    }
+    return Described(stored, mask, row)
 
 
 class _GrowingNpy:
@@ -42,7 +124,7 @@ class _GrowingNpy:
         return self._file.tell()
 
     def append(self, item: NDArray[Any]) -> None:
-        self._file.write(np.ascontiguousarray(item, self._dtype).tobytes())
+        self._file.write(np.ascontiguousarray(item, self._dtype).data)
         self._length += 1
 
     def close(self) -> None:
@@ -54,19 +136,21 @@ class _GrowingNpy:
 
 
 class PatchWriter:
-    """Writes an event's folder patch by patch, with memory for one patch and the index.
+    """Writes an event's folder patch by patch, with memory for a thousand index rows.
 
     Args:
-        folder: An existing folder; `images.npy`, `masks.npy`, `index.parquet`, `event.yaml` go in.
+        folder: An existing folder; `images.npy`, `index.parquet`, `event.yaml` and, where the event
+            has labels, `masks.npy` go in. It is whole once the `with` block ended well.
         event: The manifest.
-        labelled: Whether the patches have masks.
     """
 
-    def __init__(self, folder: Path, event: Event, *, labelled: bool) -> None:
+    def __init__(self, folder: Path, event: Event) -> None:
         self._folder, self._event = folder, event
         shape = (len(event.bands), PATCH, PATCH)
         self._images = _GrowingNpy(folder / "images.npy", shape, "<f2")
-        self._masks = _GrowingNpy(folder / "masks.npy", shape[1:], "|u1") if labelled else None
+        self._masks = _GrowingNpy(folder / "masks.npy", shape[1:], "|u1") if event.label else None
+        self._schema = index_schema(event.bands)
+        self._index = pq.ParquetWriter(folder / "index.parquet", self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -82,62 +166,55 @@ class PatchWriter:
         if self._masks:
             self._masks.close()
         if error is None:
+            self._flush()
+        self._index.close()
+        if error is None:
+            _sync(self._folder / "index.parquet")
             self._event.write(self._folder / "event.yaml")
-            with replacing(self._folder / "index.parquet") as temporary:
-                self.index().to_parquet(temporary, index=False)
 
     def add(self, patch: RawPatch, item: str) -> dict[str, Any]:
-        """Write one patch and return its index row; statistics are of the values as stored.
+        """Describe and write one patch; return its index row."""
+        described = describe(patch, self._event, item)
+        self.write(described)
+        return described.row
 
-        Raises:
-            InputError: The event is labelled, and the patch has no mask.
-        """
-        image, mask = patch.image, patch.mask
-        if self._masks and mask is None:
-            raise InputError(
-                f"{item}: patch {patch.name} has no mask, and event {self._event.id} is labelled; "
-                "give patches without labels an event of their own"
-            )
-        if mask is not None:
-            mask = np.where(np.isfinite(image).all(axis=0), mask, UNKNOWN).astype(np.uint8)
-        stored = image.astype(np.float16)
-        digest = hashlib.sha256(stored.tobytes())
-        if mask is not None:
-            digest.update(mask.tobytes())
-        self._images.append(stored)
-        if self._masks and mask is not None:
-            self._masks.append(mask)
-        transform = json.dumps(list(patch.transform)[:6]) if patch.transform else None
-        row = {
-            "id": f"{self._event.id}/{patch.name}",
-            "event": self._event.id,
-            "sha256": digest.hexdigest(),
-            "item": item,
-            "grid": patch.grid,
-            "row": patch.row,
-            "col": patch.col,
-            "crs": patch.crs,
-            "transform": transform,
-            "height": patch.height,
-            "width": patch.width,
-            "dtype": patch.dtype,
-            **patch_statistics(stored.astype(np.float32), mask, self._event.bands),
-        }
-        self._rows.append(row)
-        return row
+    def write(self, patch: Described) -> None:
+        """Append one patch."""
+        self._images.append(patch.image)
+        if self._masks and patch.mask is not None:
+            self._masks.append(patch.mask)
+        self._rows.append(patch.row)
+        if len(self._rows) == _ROWS_AT_ONCE:
+            self._flush()
 
-    def copy(self, other: EventPatches, rows: NDArray[np.int64]) -> None:
-        """Append `rows` of another store of the same event as they are."""
-        for row in rows:
-            self._images.append(other.images[row])
-            if self._masks and other.masks is not None:
-                self._masks.append(other.masks[row])
-        for row in other.index.iloc[rows].to_dict("records"):
-            self._rows.append({str(name): value for name, value in row.items()})
+    def _flush(self) -> None:
+        self._index.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
 
-    def index(self) -> pd.DataFrame:
-        """Return the rows written so far."""
-        return pd.DataFrame(self._rows)
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def stored_patches(folder: Path) -> Iterator[Described]:
+    """Read an event's patches one by one; a memory map would count as memory used."""
+    event, table = Event.read(folder / "event.yaml"), pq.ParquetFile(folder / "index.parquet")
+    shape = (len(event.bands), PATCH, PATCH)
+    images, masks = folder / "images.npy", folder / "masks.npy"
+    numbers = count()
+    for batch in table.iter_batches(_ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            number = next(numbers)
+            image = _item(images, number, shape, "<f2")
+            mask = _item(masks, number, shape[1:], "|u1") if event.label else None
+            yield Described(image, mask, row)
+
+
+def _item(path: Path, number: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    size = int(np.prod(shape))
+    offset = _HEADER_BYTES + number * size * np.dtype(dtype).itemsize
+    return np.fromfile(path, dtype, size, offset=offset).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -175,6 +252,12 @@ def open_event(folder: Path) -> EventPatches:
         raise InputError(
             f"{folder}: not a whole event ({error}); get it with `dvc pull`, or ingest it again"
         ) from error
+    missing = set(index_schema(event.bands).names) - set(index)
+    if missing:
+        raise InputError(
+            f"{folder}: its index has no {', '.join(sorted(missing)[:5])}; another version of "
+            "sarflood wrote it: remove the event and ingest it again"
+        )
     expected = (len(index), len(event.bands), PATCH, PATCH)
     lengths = {len(array) for array in (images, masks) if array is not None}
     if images.shape != expected or lengths != {len(index)}:

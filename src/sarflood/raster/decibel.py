@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_BEYOND_DB = 60.0  # Sentinel-1's noise floor is about -30 dB, and corner reflectors reach +40 dB
+
 
 def to_db(power: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn linear backscatter into dB; what is not above 0 has no logarithm and becomes NaN."""
@@ -14,9 +16,13 @@ def to_db(power: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def without_fill(decibel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Make 0 in all bands NaN: processors fill a swath's edge so, and no set of true values is.
+    """Make NaN what all bands fill alike at a swath's edge without saying so in a tag.
+
+    That is 0, and what no backscatter reaches, such as -99, -9999 or 255 dB. No set of true values
+    is either.
 
     Args:
         decibel: (C, H, W) in dB, the bands of one date; left as it is.
     """
-    return np.where((decibel == 0).all(axis=0), np.float32(np.nan), decibel)
+    fill = (decibel == 0).all(axis=0) | (np.abs(decibel) > _BEYOND_DB).all(axis=0)
+    return np.where(fill, np.float32(np.nan), decibel)

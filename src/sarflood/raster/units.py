@@ -39,16 +39,35 @@ def tell_units(path: Path, dataset: DatasetReader, bands: list[int]) -> ScaleUni
         raise InputError(f"{path}: no pixel with data")
     if dtypes == {"uint8"}:
         return "uint8"
-    inside = values[values != 0]  # many processors fill the swath's edge with 0
+    units = units_of(values) if dtypes <= {"float32", "float64"} else None
+    if units is None:
+        raise InputError(f"{path}: {', '.join(sorted(dtypes))} pixels {not_backscatter(values)}")
+    return units
+
+
+def units_of(values: NDArray[np.floating]) -> ScaleUnits | None:
+    """Tell dB from linear power by the median of floating-point values; None where it is neither.
+
+    Args:
+        values: Valid values of one or more bands, any shape. Zeros do not count: many processors
+            fill the swath's edge with them.
+    """
+    inside = values[values != 0]
     median = float(np.median(inside)) if inside.size else 0.0
-    if dtypes <= {"float32", "float64"}:
-        # Power has a median above 0 even where noise removal made single pixels negative.
-        units: ScaleUnits = "db" if median < 0 else "linear"
-        low, high = _DB_MEDIAN if units == "db" else _LINEAR_MEDIAN
-        if low <= median <= high:
-            return units
-    raise InputError(
-        f"{path}: {', '.join(sorted(dtypes))} pixels with a median of {median:.4g} are neither dB "
+    if values.size and values.min() == 0 and values.max() == 1:
+        return None  # stretched to 0 to 1
+    # Power has a median above 0 even where noise removal made single pixels negative.
+    units: ScaleUnits = "db" if median < 0 else "linear"
+    low, high = _DB_MEDIAN if units == "db" else _LINEAR_MEDIAN
+    return units if low <= median <= high else None
+
+
+def not_backscatter(values: NDArray[np.floating]) -> str:
+    """Say of values that they are no backscatter, and what would be."""
+    inside = values[values != 0]
+    median = float(np.median(inside)) if inside.size else 0.0
+    return (
+        f"with a median of {median:.4g}, {values.min():.4g} to {values.max():.4g}, are neither dB "
         "(about -30 to 0) nor linear power (about 0.001 to 1) nor uint8; calibrate the scene to "
         "sigma0 or gamma0"
     )

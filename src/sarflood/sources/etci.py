@@ -31,6 +31,7 @@ class EtciReader:
     """
 
     layout = "etci2021"
+    by_windows = False
     looks_for = (
         "tiles/vv, tiles/vh and tiles/flood_label with <scene>_x-R_y-C_vv.png, …_vh.png and "
         "<scene>_x-R_y-C.png: the tiles folder, a scene's folder or a folder of scenes"
@@ -67,7 +68,7 @@ class EtciReader:
         if match is None:
             raise BadSourceError(f"{vv}: no name of this layout ({_BANDS['vv']})")
         row, col = int(match["row"]), int(match["col"])
-        yield RawPatch(item.name, image, mask, match["scene"], row, col)
+        yield RawPatch(item.name, image, mask, match["scene"], row, col, dtype="uint8")
 
 
 def _read_channel(path: Path) -> NDArray[np.float32]:

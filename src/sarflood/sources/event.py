@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -74,6 +74,20 @@ class Event(_Closed):
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
             raise InputError(f"{path}: not an event manifest: {error}") from error
+
+
+def as_units(text: str | None) -> Units | None:
+    """Return units by their name.
+
+    Raises:
+        InputError: There are none of this name.
+    """
+    for units in get_args(Units):
+        if text == units:
+            return units  # type: ignore[no-any-return]
+    if text is not None:
+        raise InputError(f"units {text!r}: use {', '.join(get_args(Units))}")
+    return None
 
 
 def check_event_id(event_id: str) -> str:

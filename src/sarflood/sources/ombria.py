@@ -38,6 +38,7 @@ class OmbriaReader:
     """
 
     layout = "ombria"
+    by_windows = False
     looks_for = (
         "BEFORE/, AFTER/ and MASK/ with S1_before_N.png, S1_after_N.png, S1_mask_N.png (or "
         "imbefore_N.png, imafter_N.png, gt_N.png), or folders such as train/ and test/ of these"
@@ -87,7 +88,7 @@ class OmbriaReader:
                 _check_tile(path, dataset.shape)
                 check_pixels(path, dataset, bands=1, dtypes=("uint8",))
                 mask = read_mask(path, dataset, _MEANING)
-        yield RawPatch(item.name, np.concatenate(bands), mask)
+        yield RawPatch(item.name, np.concatenate(bands), mask, dtype="uint8")
 
 
 def _check_tile(path: Path, shape: tuple[int, int]) -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
+from sarflood.raster.grid import check_same_grid
 from sarflood.raster.names import bands_by_name
 from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.raster.safe import open_raster, read_bands
-from sarflood.sources.reader import BadSourceError, RawPatch
+from sarflood.sources.reader import BadSourceError, Item, RawPatch
 
-MAX_CHIP_MEGAPIXELS = 64  # chips are read whole, scenes by windows
+# PNGs never have a georeference. Set once: `catch_warnings` is not for threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+MAX_CHIP_MEGAPIXELS = 16  # chips are read whole, scenes by windows
 FLOATS = ("float32", "float64")
+_UNKNOWN_OF = {"uint8": 255, "int8": -1, "int16": -1}  # what a mask of a type has as no data
 
 
 @contextmanager
@@ -38,14 +45,62 @@ def open_source(path: Path, *, chip: bool = True) -> Iterator[DatasetReader]:
     """
     limit = {"max_megapixels": MAX_CHIP_MEGAPIXELS} if chip else {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # PNGs never are
-            with open_raster(path, **limit) as dataset:
-                yield dataset
+        with open_raster(path, **limit) as dataset:
+            yield dataset
     except BadSourceError:
         raise
     except InputError as error:
         raise BadSourceError(str(error)) from error
+
+
+def on_grid(
+    stack: ExitStack,
+    item: Item,
+    like: tuple[Path, DatasetReader],
+    other: tuple[Path, DatasetReader],
+    *,
+    mask: bool = False,
+) -> DatasetReader:
+    """Return a raster on the grid of another: itself, or warped where the item allows it.
+
+    Images are warped bilinearly, masks to the nearest pixel; what the file does not cover is no
+    data.
+
+    Args:
+        stack: Closes the warped raster.
+        item: Says whether warping is wanted.
+        like: The path and the raster whose grid is meant.
+        other: The path and the raster to be read.
+        mask: Whether `other` is a mask.
+
+    Raises:
+        BadSourceError: The grids differ, and the item is not to be warped or cannot be.
+    """
+    try:
+        check_same_grid(*like, *other)
+    except InputError as error:
+        dataset = other[1]
+        if not item.reproject:
+            raise BadSourceError(f"{error}, or ingest with --reproject") from error
+        if None in (like[1].crs, dataset.crs):
+            raise BadSourceError(f"{error}; without a CRS it cannot be warped") from error
+        options = {"resampling": Resampling.bilinear, "dtype": "float32", "nodata": np.nan}
+        if mask:
+            unknown = np.nan if dataset.dtypes[0] in FLOATS else _UNKNOWN_OF[dataset.dtypes[0]]
+            options = {"resampling": Resampling.nearest, "nodata": unknown}
+        grid = like[1]
+        warped: DatasetReader = stack.enter_context(
+            WarpedVRT(
+                dataset,
+                crs=grid.crs,
+                transform=grid.transform,
+                width=grid.width,
+                height=grid.height,
+                **options,
+            )
+        )
+        return warped
+    return other[1]
 
 
 def check_pixels(
@@ -122,6 +177,7 @@ def cut_patches(
     mask: NDArray[np.uint8] | None,
     crs: str | None = None,
     transform: Affine | None = None,
+    dtype: str = "float32",
 ) -> Iterator[RawPatch]:
     """Cut a chip into patches of 256×256, row by row; the last ones are padded, none is dropped.
 
@@ -131,6 +187,7 @@ def cut_patches(
         mask: (H, W) uint8, or None.
         crs: The chip's CRS.
         transform: Pixel (column, row) of the chip to CRS coordinates.
+        dtype: Of the pixels in the file.
 
     Yields:
         Patches whose padding is NaN in the image and 255 in the mask.
@@ -138,12 +195,21 @@ def cut_patches(
     height, width = image.shape[1:]
     rows, cols = patch_count(height), patch_count(width)
     if rows == cols == 1:
-        yield RawPatch(name, _padded(image, np.nan), _padded_mask(mask), None, 0, 0, crs, transform)
+        yield RawPatch(
+            name=name,
+            image=_padded(image, np.nan),
+            mask=_padded_mask(mask),
+            crs=crs,
+            transform=transform,
+            height=height,
+            width=width,
+            dtype=dtype,
+        )
         return
     for row in range(rows):
         strip = slice(row * PATCH, (row + 1) * PATCH)
         strip_mask = None if mask is None else mask[strip]
-        yield from cut_row(name, image[:, strip], strip_mask, row, rows, crs, transform)
+        yield from cut_row(name, image[:, strip], strip_mask, row, rows, crs, transform, dtype)
 
 
 def cut_row(
@@ -154,12 +220,14 @@ def cut_row(
     rows: int,
     crs: str | None,
     transform: Affine | None,
+    dtype: str,
 ) -> Iterator[RawPatch]:
     """Cut one row of patches, at most 256 pixels high, of a grid with `rows` rows; see above."""
     cols = patch_count(image.shape[2])
     digits = len(str(max(rows, cols) - 1))  # so that names sort as the grid does
     for col in range(cols):
         across = slice(col * PATCH, (col + 1) * PATCH)
+        height, width = image[0, :, across].shape
         yield RawPatch(
             name=f"{grid}-{row:0{digits}d}-{col:0{digits}d}",
             image=_padded(image[:, :, across], np.nan),
@@ -169,6 +237,9 @@ def cut_row(
             col=col,
             crs=crs,
             transform=transform and transform @ Affine.translation(col * PATCH, row * PATCH),
+            height=height,
+            width=width,
+            dtype=dtype,
         )
 
 

@@ -39,12 +39,15 @@ class Item:
         files: The files it consists of, as far as they are there, images first.
         root: The source's folder; no file may lie outside of it, not by a symlink either.
         problem: Why it cannot be read, where its names alone tell: a file missing, a stray file.
+        reproject: Whether files on another grid than the first image are warped onto it; else they
+            are refused.
     """
 
     name: str
     files: tuple[Path, ...]
     root: Path
     problem: str | None = None
+    reproject: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,17 @@ class RawPatch:
 
 
 class Reader(Protocol):
-    """One source layout. To add one: a module with such a class, and its name in `readers.py`."""
+    """One source layout. To add one: a module with such a class, and its name in `readers.py`.
+
+    Attributes:
+        layout: Its name.
+        looks_for: Which files it needs, for messages.
+        by_windows: Whether an item may be larger than memory, and `read` goes by windows.
+    """
 
     layout: str
     looks_for: str
+    by_windows: bool
 
     def recognises(self, root: Path) -> bool:
         """Say whether `root` (a folder or a file) has this layout, from names alone."""

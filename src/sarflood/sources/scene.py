@@ -1,10 +1,11 @@
-"""A georeferenced scene with its mask, as one makes it of one's own data."""
+"""Georeferenced scenes with their masks, as one makes them of one's own data."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -15,16 +16,17 @@ from rasterio.windows import Window
 
 from sarflood.raster.cache import block_cache
 from sarflood.raster.decibel import without_fill
-from sarflood.raster.grid import check_same_grid
 from sarflood.raster.patch import DRY, PATCH, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.raster.units import tell_units
 from sarflood.sources.event import Band, Label, Origin, Units
-from sarflood.sources.pairing import admit, list_rasters, stray
+from sarflood.sources.outlines import SUFFIXES, Outlines, read_outlines
+from sarflood.sources.pairing import admit, list_folders, list_rasters, stray
 from sarflood.sources.pixels import (
     check_pixels,
     cut_row,
     georeference,
+    on_grid,
     open_source,
     patch_count,
     polarisations,
@@ -33,64 +35,72 @@ from sarflood.sources.pixels import (
 from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch
 
 SCENE, PRE, MASK = "scene.tif", "pre.tif", "mask.tif"
+# One file for both polarisations, or a file each.
+_FILES = {
+    "scene": ((SCENE,), ("scene_vv.tif", "scene_vh.tif")),
+    "pre": ((PRE,), ("pre_vv.tif", "pre_vh.tif")),
+    "mask": ((MASK,), *((f"mask{suffix}",) for suffix in SUFFIXES)),
+}
+_NAMES = frozenset(name for forms in _FILES.values() for form in forms for name in form)
 LABEL_TAG = "SARFLOOD_LABEL"
 _MEANING = {0: DRY, 1: WET, 255: UNKNOWN}
 _CACHE_BYTES = 128 * 2**20
 
+Raster = tuple[Path, DatasetReader]
+
 
 class SceneReader:
-    """A folder with `scene.tif`, perhaps `pre.tif` and `mask.tif`, or one GeoTIFF without a mask.
+    """A folder with a scene, a folder of such folders, or one GeoTIFF without a mask.
 
     The files are read by windows, with memory for one row of patches.
     """
 
     layout = "scene"
+    by_windows = True
     looks_for = (
-        "scene.tif (VV and VH), with mask.tif (0, 1, 255) where labelled and pre.tif (VV and VH "
-        "before the event) where there is one; or a single GeoTIFF with VV and VH"
+        "scene.tif (VV and VH) or scene_vv.tif and scene_vh.tif, with mask.tif (0, 1, 255), "
+        "mask.geojson or mask.gpkg where labelled, and pre.tif or pre_vv.tif and pre_vh.tif where "
+        "there is a scene from before the event; or a folder of such folders; or a single GeoTIFF "
+        "with VV and VH"
     )
 
     def recognises(self, root: Path) -> bool:
-        """Say whether `root` is a GeoTIFF, or a folder with `scene.tif`."""
+        """Say whether `root` is a GeoTIFF, a folder with a scene, or a folder of these."""
         if root.is_file():
             return root.suffix.lower() in {".tif", ".tiff"}
-        return (root / SCENE).is_symlink() or (root / SCENE).exists()
+        return bool(_folders(root))
 
     def facts(self, root: Path) -> Facts:
-        """Say which bands there are, and units and label from the files.
+        """Say which bands there are, and units and label from the first scene's files.
 
         A file that cannot be read counts as dB and water: `read` refuses it.
         """
-        item = next(self.items(root))
-        files = _by_role(item)
+        items = [item for item in self.items(root) if item.problem is None]
+        files = _by_role(items[0]) if items else {}
         bands: tuple[Band, ...] = ("vv", "vh")
-        if PRE in files:
+        if "pre" in files:
             bands = ("vv", "vh", "vv_pre", "vh_pre")
         origin = Origin(name=root.resolve().name)
         try:
-            admit(item)
-            with open_source(files[SCENE], chip=False) as scene:
-                units = _units(files[SCENE], scene)
-            if MASK not in files:
-                return Facts(bands, units, None, origin)
-            with open_source(files[MASK], chip=False) as mask:
-                return Facts(bands, units, _label(files[MASK], mask), origin)
+            units, label = _units_and_label(items[0]) if items else ("db", None)
         except BadSourceError:
-            return Facts(bands, "db", "water" if MASK in files else None, origin)
+            units, label = "db", "water" if "mask" in files else None
+        return Facts(bands, units, label, origin)
 
     def items(self, root: Path) -> Iterator[Item]:
-        """List the one scene, and other rasters in its folder, which `read` refuses."""
+        """List the scenes, and other rasters in their folders, which `read` refuses."""
         if root.is_file():
             file = root.resolve()
             yield Item(root.stem, (file,), file.parent)
             return
-        roles = (SCENE, PRE, MASK)
-        present = [root / name for name in roles if os.path.lexists(root / name)]
-        yield Item(root.resolve().name, tuple(present), root)
-        for path in list_rasters(root):
-            if path.name not in roles:
-                problem = f"{path}: not one of {', '.join(roles)}; rename or remove it"
-                yield stray(root, path, problem)
+        labelled = any(_present(folder, "mask") for folder in _folders(root))
+        with_pre = any(_present(folder, "pre") for folder in _folders(root))
+        for folder in _folders(root):
+            yield _item(root, folder, labelled=labelled, with_pre=with_pre)
+            for path in list_rasters(folder):
+                if path.name not in _NAMES:
+                    problem = f"{path}: not one of {', '.join(sorted(_NAMES))}; rename or remove it"
+                    yield stray(root, path, problem)
 
     def read(self, item: Item) -> Iterator[RawPatch]:
         """Read a scene as patches, row by row; see `Reader.read`."""
@@ -98,64 +108,144 @@ class SceneReader:
         files = _by_role(item)
         with ExitStack() as stack:
             stack.enter_context(block_cache(_CACHE_BYTES))
-            opened = {
-                role: stack.enter_context(open_source(path, chip=False))
-                for role, path in files.items()
-            }
-            units = _check_whole(files, opened)
-            scene, mask = opened[SCENE], opened.get(MASK)
-            images = [
-                (opened[role], polarisations(files[role], opened[role]))
-                for role in (SCENE, PRE)
-                if role in opened
-            ]
-            crs, transform = georeference(scene)
-            rows = patch_count(scene.height)
+            scene = _open_image(stack, item, files["scene"], None)
+            images = [scene]
+            if "pre" in files:
+                images.append(_open_image(stack, item, files["pre"], scene))
+            mask = _open_mask(stack, item, files["mask"][0], scene) if "mask" in files else None
+            crs, transform = georeference(scene.grid[1])
+            height, width = scene.grid[1].shape
+            rows = patch_count(height)
             for row in range(rows):
                 top = row * PATCH
-                window = Window(0, top, scene.width, min(PATCH, scene.height - top))
-                image = np.concatenate(
-                    [_read_image(data, window, bands, units) for data, bands in images]
+                window = Window(0, top, width, min(PATCH, height - top))
+                image = np.concatenate([part.read(window) for part in images])
+                known = None if mask is None else mask.read(window)
+                yield from cut_row(
+                    item.name, image, known, row, rows, crs, transform, scene.grid[1].dtypes[0]
                 )
-                known = read_mask(files[MASK], mask, _MEANING, window) if mask else None
-                yield from cut_row(item.name, image, known, row, rows, crs, transform)
 
 
-def _read_image(
-    dataset: DatasetReader, window: Window, bands: list[int], units: Units
-) -> NDArray[np.float32]:
-    image = read_bands(dataset, window, bands)
-    return without_fill(image) if units == "db" else image
+@dataclass(frozen=True)
+class _Image:
+    """VV and VH of one date, in one file or in two.
+
+    Attributes:
+        bands: VV and VH: the raster, and the number of its band.
+        grid: The file whose grid is that of the patches.
+    """
+
+    bands: tuple[tuple[DatasetReader, int], ...]
+    units: Units
+    grid: Raster
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Read (2, h, w) float32; NaN is no data."""
+        image = np.concatenate([read_bands(data, window, [band]) for data, band in self.bands])
+        return without_fill(image) if self.units == "db" else image
 
 
-def _by_role(item: Item) -> dict[str, Path]:
-    """Return the files by `scene.tif`, `pre.tif`, `mask.tif`; a single GeoTIFF is the scene."""
-    scene, *others = item.files
-    return {SCENE: scene} | {path.name: path for path in others}
+@dataclass(frozen=True)
+class _Mask:
+    path: Path
+    raster: DatasetReader | None
+    outlines: Outlines | None
+    scene: DatasetReader
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Read (h, w) uint8: 0 dry, 1 wet, 255 unknown."""
+        if self.outlines:
+            return self.outlines.burn(self.scene, window)
+        return read_mask(self.path, self.raster, _MEANING, window)
 
 
-def _check_whole(files: dict[str, Path], opened: dict[str, DatasetReader]) -> Units:
-    """Return the units of the images.
+def _units_and_label(item: Item) -> tuple[Units, Label | None]:
+    admit(item)
+    files = _by_role(item)
+    with ExitStack() as stack:
+        units = _open_image(stack, item, files["scene"], None).units
+        if "mask" not in files:
+            return units, None
+        path = files["mask"][0]
+        if path.suffix in SUFFIXES:
+            return units, "water"
+        return units, _label(path, stack.enter_context(open_source(path, chip=False)))
+
+
+def _folders(root: Path) -> list[Path]:
+    """Return the folders with a scene: `root` itself, or folders in it."""
+    return [
+        folder
+        for folder in (root, *list_folders(root))
+        if any(os.path.lexists(folder / name) for form in _FILES["scene"] for name in form)
+    ]
+
+
+def _present(folder: Path, role: str) -> list[Path]:
+    """Return the files of a role that are there."""
+    names = [name for form in _FILES[role] for name in form]
+    return [folder / name for name in names if os.path.lexists(folder / name)]
+
+
+def _item(root: Path, folder: Path, *, labelled: bool, with_pre: bool) -> Item:
+    """Return a scene; it has a problem where a role's files are no one of its forms."""
+    wanted = ["scene"] + ["pre"] * with_pre + ["mask"] * labelled
+    files, problems = [], []
+    for role in wanted:
+        present = _present(folder, role)
+        files += present
+        if tuple(path.name for path in present) not in _FILES[role]:
+            forms = " or ".join(" with ".join(form) for form in _FILES[role])
+            there = ", ".join(path.name for path in present) or "nothing"
+            problems.append(f"{folder}: {there} where {forms} belongs")
+    return Item(folder.resolve().name, tuple(files), root, "; ".join(problems) or None)
+
+
+def _by_role(item: Item) -> dict[str, list[Path]]:
+    """Return the files by `scene`, `pre`, `mask`; a single GeoTIFF is the scene."""
+    files: dict[str, list[Path]] = {}
+    for path in item.files:
+        role = path.name.split("_")[0].split(".")[0] if path.name in _NAMES else "scene"
+        files.setdefault(role, []).append(path)
+    return files
+
+
+def _open_image(stack: ExitStack, item: Item, paths: list[Path], like: _Image | None) -> _Image:
+    """Open VV and VH of one date.
 
     Raises:
-        InputError: The files do not lie on one grid, the images are in two units, or the mask is
-            none.
+        BadSourceError: The files are not on one grid, or not all in one kind of units.
     """
-    for role, dataset in opened.items():
-        check_same_grid(files[SCENE], opened[SCENE], files[role], dataset)
-    units = _units(files[SCENE], opened[SCENE])
-    if PRE in opened and _units(files[PRE], opened[PRE]) != units:
-        raise BadSourceError(
-            f"{files[PRE]}: not in {units} as {files[SCENE]} is; convert one of them"
-        )
-    if MASK in opened:
-        check_pixels(files[MASK], opened[MASK], bands=1, dtypes=("uint8", "int16", "float32"))
-        _label(files[MASK], opened[MASK])
-    return units
+    opened = [(path, stack.enter_context(open_source(path, chip=False))) for path in paths]
+    grid = like.grid if like else opened[0]
+    bands: list[tuple[DatasetReader, int]] = []
+    told: dict[Path, Units] = {}
+    for path, dataset in opened:
+        numbers = polarisations(path, dataset) if len(paths) == 1 else [_only_band(path, dataset)]
+        told[path] = tell_units(path, dataset, numbers)
+        raster = on_grid(stack, item, grid, (path, dataset))
+        bands += [(raster, number) for number in numbers]
+    units = like.units if like else told[paths[0]]
+    for path, own in told.items():
+        if own != units:
+            raise BadSourceError(f"{path}: not in {units} as {grid[0]} is; convert one of them")
+    return _Image(tuple(bands), units, grid)
 
 
-def _units(path: Path, dataset: DatasetReader) -> Units:
-    return tell_units(path, dataset, polarisations(path, dataset))
+def _only_band(path: Path, dataset: DatasetReader) -> int:
+    if dataset.count != 1:
+        raise BadSourceError(f"{path}: {dataset.count} bands; a file for one polarisation has one")
+    return 1
+
+
+def _open_mask(stack: ExitStack, item: Item, path: Path, scene: _Image) -> _Mask:
+    grid = scene.grid
+    if path.suffix in SUFFIXES:
+        return _Mask(path, None, read_outlines(path, grid[1]), grid[1])
+    mask = stack.enter_context(open_source(path, chip=False))
+    check_pixels(path, mask, bands=1, dtypes=("uint8", "int16", "float32"))
+    _label(path, mask)
+    return _Mask(path, on_grid(stack, item, grid, (path, mask), mask=True), None, grid[1])
 
 
 def _label(path: Path, mask: DatasetReader) -> Label:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-from sarflood.raster.grid import check_same_grid
+from sarflood.raster.decibel import without_fill
 from sarflood.raster.patch import DRY, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
@@ -16,6 +17,7 @@ from sarflood.sources.pixels import (
     check_pixels,
     cut_patches,
     georeference,
+    on_grid,
     open_source,
     polarisations,
     read_mask,
@@ -32,6 +34,7 @@ class Sen1Floods11Reader:
     """Two-band GeoTIFF chips, VV and VH in dB with NaN no data, and masks of −1, 0 and 1."""
 
     layout = "sen1floods11"
+    by_windows = False
     looks_for = (
         "<Place>_<id>_S1Hand.tif and <Place>_<id>_LabelHand.tif, in one folder or in S1/ and "
         "Labels/"
@@ -56,16 +59,18 @@ class Sen1Floods11Reader:
         admit(item)
         chip, *masks = item.files
         mask = None
-        with open_source(chip) as dataset:
+        with ExitStack() as stack:
+            dataset = stack.enter_context(open_source(chip))
             check_pixels(chip, dataset, bands=2, dtypes=FLOATS)
             image = read_bands(dataset, bands=polarisations(chip, dataset))
             crs, transform = georeference(dataset)
             for path in masks:
-                with open_source(path) as other:
-                    check_pixels(path, other, bands=1, dtypes=("int16", "int8", "float32"))
-                    check_same_grid(chip, dataset, path, other)
-                    mask = read_mask(path, other, _MEANING)
-        yield from cut_patches(item.name, image, mask, crs, transform)
+                other = stack.enter_context(open_source(path))
+                check_pixels(path, other, bands=1, dtypes=("int16", "int8", "float32"))
+                other = on_grid(stack, item, (chip, dataset), (path, other), mask=True)
+                mask = read_mask(path, other, _MEANING)
+            dtype = dataset.dtypes[0]
+        yield from cut_patches(item.name, without_fill(image), mask, crs, transform, dtype)
 
 
 def _files(root: Path) -> list[Path]:

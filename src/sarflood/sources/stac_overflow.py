@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from sarflood.raster.decibel import without_fill
-from sarflood.raster.grid import check_same_grid
 from sarflood.raster.patch import DRY, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
@@ -19,6 +19,7 @@ from sarflood.sources.pixels import (
     check_pixels,
     cut_patches,
     georeference,
+    on_grid,
     open_source,
     read_mask,
 )
@@ -34,11 +35,16 @@ class StacOverflowReader:
     """GeoTIFF chips, a file a band, in dB with 0 in both bands as no data; masks of 0, 1, 255."""
 
     layout = "stac-overflow"
+    by_windows = False
     looks_for = "<id>_vv.tif, <id>_vh.tif and the mask <id>.tif in one folder"
 
     def recognises(self, root: Path) -> bool:
-        """Say whether a file has the name of a band."""
-        return any(path.name.endswith(("_vv.tif", "_vh.tif")) for path in list_rasters(root))
+        """Say whether a file has the name of a band, other than those of a scene."""
+        return any(
+            path.name.endswith(("_vv.tif", "_vh.tif"))
+            and not path.name.startswith(("scene_", "pre_"))
+            for path in list_rasters(root)
+        )
 
     def facts(self, root: Path) -> Facts:
         """Say what STAC Overflow is; without any mask it is unlabelled."""
@@ -57,21 +63,21 @@ class StacOverflowReader:
         admit(item)
         vv, vh, *masks = item.files
         mask = None
-        with open_source(vv) as dataset:
+        with ExitStack() as stack:
+            dataset = stack.enter_context(open_source(vv))
             check_pixels(vv, dataset, bands=1, dtypes=FLOATS)
-            bands = [read_bands(dataset)]
             crs, transform = georeference(dataset)
-            with open_source(vh) as other:
-                check_pixels(vh, other, bands=1, dtypes=FLOATS)
-                check_same_grid(vv, dataset, vh, other)
-                bands.append(read_bands(other))
+            other = stack.enter_context(open_source(vh))
+            check_pixels(vh, other, bands=1, dtypes=FLOATS)
+            other = on_grid(stack, item, (vv, dataset), (vh, other))
+            image = without_fill(np.concatenate([read_bands(dataset), read_bands(other)]))
             for path in masks:
-                with open_source(path) as other:
-                    check_pixels(path, other, bands=1, dtypes=("uint8",))
-                    check_same_grid(vv, dataset, path, other)
-                    mask = read_mask(path, other, _MEANING)
-        image = without_fill(np.concatenate(bands))
-        yield from cut_patches(item.name, image, mask, crs, transform)
+                other = stack.enter_context(open_source(path))
+                check_pixels(path, other, bands=1, dtypes=("uint8",))
+                other = on_grid(stack, item, (vv, dataset), (path, other), mask=True)
+                mask = read_mask(path, other, _MEANING)
+            dtype = dataset.dtypes[0]
+        yield from cut_patches(item.name, image, mask, crs, transform, dtype)
 
 
 def _place(path: Path) -> Place | None:

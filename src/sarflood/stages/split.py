@@ -6,7 +6,7 @@ import pandas as pd
 
 from sarflood.files import replacing, write_json
 from sarflood.params import load_params
-from sarflood.patches.split import split_event
+from sarflood.patches.split import split_events
 from sarflood.patches.store import open_events
 from sarflood.stages import run_stage, warn
 from sarflood.workspace import Workspace
@@ -15,18 +15,18 @@ from sarflood.workspace import Workspace
 def split(workspace: Workspace) -> None:
     """Write `data/split.parquet` (`id`, `event`, `split`) and `metrics/split.json`."""
     params = load_params(workspace.params)
-    tables, counts = [], {}
-    for item in open_events(workspace.events):
-        parts = split_event(item.event, item.index, params.split)
-        tables.append(item.index[["id", "event"]].assign(split=parts))
+    events, counts = open_events(workspace.events), {}
+    table = split_events(events, params.split)
+    for item in events:
+        parts = table.loc[table["event"] == item.event.id, "split"].set_axis(item.index.index)
         counts[item.event.id] = {
             str(part): {"patches": len(wet), "wet_share": _mean(wet)}
             for part, wet in item.index["wet_share"].groupby(parts)
         }
-        if not {"test", "held_out", "unlabelled"} & set(parts):
+        if set(parts) == {"train"} and not params.split.leave_out:
             warn(f"event {item.event.id} is too small to be split: it trains, but is not tested")
     with replacing(workspace.split) as temporary:
-        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False)
     write_json(workspace.metrics / "split.json", counts)
 
 

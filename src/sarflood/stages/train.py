@@ -36,11 +36,11 @@ def train(workspace: Workspace) -> None:
 
     fitted = fit(parts["train"], parts["val"], params, report)
     used = set(split.loc[split["split"].isin(["train", "val"]), "event"])
-    first = events[0].event
+    first = next(item.event for item in events if item.event.id in used)
     manifest = ModelManifest(
         bands=first.bands,
         units=first.units,
-        label=next(item.event.label for item in events if item.event.label),
+        label=str(first.label),
         width=params.model.width,
         depth=params.model.depth,
         mean=fitted.mean,

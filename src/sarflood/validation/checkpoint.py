@@ -60,10 +60,33 @@ def validate_table(
         judged = with_derived_columns(table, bands)
     else:  # only the first expectation, on the columns themselves, can be judged
         judged, suite = table, suite[:1]
+    suite_name = f"Sentinel-1 patches in {UNITS[units]}"
+    return judge(judged, suite, title=_title(judged), suite_name=suite_name, docs=docs)
+
+
+def judge(
+    table: pd.DataFrame,
+    suite: list[Expectation],
+    *,
+    title: str,
+    suite_name: str,
+    docs: Path | None = None,
+) -> Verdict:
+    """Judge a table with the columns `id` and `event` by expectations of `expect.py`.
+
+    Args:
+        table: A row a patch.
+        suite: What is expected.
+        title: What the table is of, for Data Docs.
+        suite_name: What is expected of it, for Data Docs.
+        docs: Folder for Data Docs; what it held before is replaced.
+
+    Raises:
+        SarfloodError: An expectation could not be judged.
+    """
+    os.environ["GX_ANALYTICS_ENABLED"] = NO_TELEMETRY["GX_ANALYTICS_ENABLED"]  # read on import
     context = _quiet_context()
-    title = _title(judged)
-    outcomes = _run(context, judged, suite, title, f"Sentinel-1 patches in {UNITS[units]}")
-    verdict = read_verdict(outcomes, judged)
+    verdict = read_verdict(_run(context, table, suite, title, suite_name), table)
     if docs:
         write_docs(context, docs, title)
     return verdict

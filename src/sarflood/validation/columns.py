@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 
-# Without one pixel that has data, these are NaN; the wet and dry means may be NaN of right.
+from sarflood.patches.labels import LABEL_STATISTICS
+from sarflood.patches.statistics import BAND_STATISTICS, CLASS_MEANS
+
+# Without one pixel that has data these are NaN; the others may be NaN of right.
 ALWAYS_FINITE = ("min", "p02", "mean", "p98", "max", "std", "constant_share")
-CLASS_MEANS = ("wet_mean", "dry_mean")
 
 DUPLICATE_OF = "duplicate_of"
+SAME_IMAGE_AS = "same_image_as"
+SAME_PLACE_AS = "same_place_as"
+SAME_MASK_AS = "same_mask_as"
 NOT_FINITE = "bands_not_finite"
+MIXED_CRS = "mixed_crs"
+MIXED_DTYPE = "mixed_dtype"
+MIXED_GEOREFERENCE = "mixed_georeference"
+MIXED_SPACING = "mixed_spacing"
+SPACING = "spacing_m"
 WET_MINUS_DRY = "wet_minus_dry"
 EVENT_WET_MINUS_DRY = "event_wet_minus_dry"
+EVENT_WET_SHARE = "event_wet_share"
+EVENT_EDGE_CONTRAST = "event_edge_contrast"
+EVENT_VV_MINUS_VH = "event_vv_minus_vh"
+FOREIGN_MASK = "foreign_mask"
 
 # A class with less of the labelled pixels than this may be anything: a pier, a ship, a puddle.
 TELLING_SHARE = 0.01
+# Events whose masks follow the radar so well (their median edge contrast) that a single mask which
+# does not is foreign. Seen in such events: 0.6 and more; in masks of other patches: about 0.
+WELL_DRAWN, FOREIGN = 3.0, 0.25
+_METRES_A_DEGREE = 111_320.0
+
+_PLAIN = (
+    "id",
+    "event",
+    "sha256",
+    "image_sha256",
+    "mask_sha256",
+    "grid",
+    "row",
+    "col",
+    "crs",
+    "transform",
+    "height",
+    "width",
+    "dtype",
+    "valid_share",
+    "wet_share",
+)
 
 
 def required_columns(bands: tuple[str, ...]) -> list[str]:
     """List the columns of the patch index that a judgement needs."""
-    statistics = [f"{band}_{name}" for band in bands for name in (*ALWAYS_FINITE, *CLASS_MEANS)]
-    return ["id", "event", "sha256", "valid_share", "wet_share", *statistics]
+    names = (*BAND_STATISTICS, *CLASS_MEANS)
+    return [*_PLAIN, *LABEL_STATISTICS, *(f"{band}_{name}" for band in bands for name in names)]
 
 
 def disorder_column(band: str) -> str:
@@ -37,28 +75,104 @@ def label_band(bands: tuple[str, ...]) -> str:
 def with_derived_columns(table: pd.DataFrame, bands: tuple[str, ...]) -> pd.DataFrame:
     """Return the required columns of `table` and, a row a patch, those derived from them.
 
-    - `duplicate_of`: the id of the first patch with the same pixels and mask; empty for the first.
+    - `duplicate_of`, `same_image_as`: the id of the first patch with the same pixels and mask, or
+      with the same pixels and another mask; empty where there is none.
+    - `same_place_as`: that of the first patch on the same row and column of the same grid.
+    - `same_mask_as`: that of another patch with the same mask and other pixels.
     - `bands_not_finite`: the bands with NaN or infinite statistics, as `vv, vh`; empty where none.
+    - `mixed_crs`, `mixed_dtype`, `mixed_georeference`, `mixed_spacing`: what the grid's or the
+      event's patches do not agree on; empty where they do.
+    - `spacing_m`: the larger pixel spacing in metres (degrees count as on the equator); NaN without
+      a georeference.
     - `<band>_mean_outside`: by how much the mean is below the minimum or above the maximum, in the
       band's units; 0 or less is right.
     - `wet_minus_dry`: mean of the wet less mean of the dry pixels; NaN where one kind is missing.
-    - `event_wet_minus_dry`: the median of `wet_minus_dry` over those patches of the same event in
-      which both classes have 1 % of the labelled pixels or more; NaN where there is none.
+    - `event_wet_minus_dry`, `event_edge_contrast`: the medians over those patches of the same event
+      in which both classes have 1 % of the labelled pixels or more; NaN where there is none.
+    - `event_wet_share`, `event_vv_minus_vh`: the mean, and the median of VV less VH (with both
+      bands alone), over the event.
+    - `foreign_mask`: says so where a mask does not follow the radar and its event's others do.
     """
     judged = table[required_columns(bands)].reset_index(drop=True)
-    first = judged.groupby("sha256")["id"].transform("first")
-    judged[DUPLICATE_OF] = first.where(judged["sha256"].duplicated(), "")
+    judged[DUPLICATE_OF] = _first_with(judged, ["sha256"])
+    same_image = _first_with(judged, ["image_sha256"])
+    judged[SAME_IMAGE_AS] = same_image.where(judged[DUPLICATE_OF] == "", "")
+    in_grid = judged["grid"].notna()
+    judged[SAME_PLACE_AS] = _first_with(judged, ["event", "grid", "row", "col"], in_grid)
+    judged[SAME_MASK_AS] = _same_mask(judged)
     judged[NOT_FINITE] = _not_finite(judged, bands)
+    judged[SPACING] = _spacing_m(judged)
+    judged[MIXED_CRS] = _mixed(judged["crs"], judged["grid"].fillna(judged["id"]))
+    judged[MIXED_DTYPE] = _mixed(judged["dtype"], judged["event"])
+    georeferenced = judged["crs"].notna().map({True: "georeferenced", False: "not georeferenced"})
+    judged[MIXED_GEOREFERENCE] = _mixed(georeferenced, judged["event"])
+    spacing = judged.groupby("event", dropna=False)[SPACING]
+    wide = spacing.transform("max") > 1.5 * spacing.transform("min")
+    judged[MIXED_SPACING] = np.where(wide, "pixel spacings differ", "")
     for band in bands:
         low, mean, high = (judged[f"{band}_{name}"] for name in ("min", "mean", "max"))
         judged[disorder_column(band)] = np.maximum(low - mean, mean - high)
-    band = label_band(bands)
+    return _with_labels(judged, bands)
+
+
+def _with_labels(judged: pd.DataFrame, bands: tuple[str, ...]) -> pd.DataFrame:
+    """Add the columns about masks, and what an event's patches say together."""
+    band, event = label_band(bands), judged["event"]
     judged[WET_MINUS_DRY] = judged[f"{band}_wet_mean"] - judged[f"{band}_dry_mean"]
     telling = judged["wet_share"].between(TELLING_SHARE, 1 - TELLING_SHARE)
-    differences = judged[WET_MINUS_DRY].where(telling)
-    events = differences.groupby(judged["event"], dropna=False)
-    judged[EVENT_WET_MINUS_DRY] = events.transform("median")
+    for source, target in (
+        (WET_MINUS_DRY, EVENT_WET_MINUS_DRY),
+        ("edge_contrast", EVENT_EDGE_CONTRAST),
+    ):
+        values = judged[source].where(telling)
+        judged[target] = values.groupby(event, dropna=False).transform("median")
+    judged[EVENT_WET_SHARE] = judged["wet_share"].groupby(event, dropna=False).transform("mean")
+    if {"vv", "vh"} <= set(bands):
+        above = judged["vv_mean"] - judged["vh_mean"]
+        judged[EVENT_VV_MINUS_VH] = above.groupby(event, dropna=False).transform("median")
+    foreign = (judged[EVENT_EDGE_CONTRAST] >= WELL_DRAWN) & (judged["edge_contrast"] < FOREIGN)
+    judged[FOREIGN_MASK] = np.where(foreign & telling, "does not follow the radar", "")
     return judged
+
+
+def _first_with(judged: pd.DataFrame, keys: list[str], among: pd.Series | None = None) -> pd.Series:
+    """Return the id of an earlier patch with the same values in `keys`, empty where none is."""
+    rows = judged if among is None else judged[among]
+    first = rows.groupby(keys, dropna=False, sort=False)["id"].transform("first")
+    found = first.where(rows.duplicated(keys), "")
+    return found.reindex(judged.index, fill_value="")
+
+
+def _same_mask(judged: pd.DataFrame) -> pd.Series:
+    """Return the id of another patch with the same mask; equal images are doubles, not copies."""
+    telling = judged["mask_sha256"].notna() & judged["wet_share"].between(
+        TELLING_SHARE, 1 - TELLING_SHARE
+    )
+    rows = judged[telling].drop_duplicates(["mask_sha256", "image_sha256"])
+    rows = rows[rows.duplicated("mask_sha256", keep=False)]
+    masks = rows.groupby("mask_sha256", sort=False)["id"]
+    first, last = masks.transform("first"), masks.transform("last")
+    return first.where(first != rows["id"], last).reindex(judged.index, fill_value="")
+
+
+def _mixed(values: pd.Series, groups: pd.Series) -> pd.Series:
+    """Return the values, as a text, of those groups that have more than one."""
+    several = values.groupby(groups, dropna=False).transform("nunique") > 1
+    return values.astype(object).where(several, "").fillna("none").astype(str)
+
+
+def _spacing_m(judged: pd.DataFrame) -> pd.Series:
+    """Return the larger side of a pixel in metres, from the affine transform."""
+    texts = judged["transform"].dropna()
+    sides = {text: _side(json.loads(text)) for text in texts.unique()}
+    side = judged["transform"].map(sides).astype(float)
+    degrees = judged["crs"].isin(["EPSG:4326", "OGC:CRS84"])
+    return side * np.where(degrees, _METRES_A_DEGREE, 1.0)
+
+
+def _side(transform: list[float]) -> float:
+    a, b, _, d, e, _ = transform
+    return max(float(np.hypot(a, d)), float(np.hypot(b, e)))
 
 
 def _not_finite(judged: pd.DataFrame, bands: tuple[str, ...]) -> pd.Series:

@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sarflood.errors import SarfloodError
+from sarflood.files import write_text
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.ephemeral_data_context import (
@@ -46,6 +48,7 @@ IMAGES = ("favicon.ico", "logo-long.png")  # the others are megabytes that no pa
 _SCRIPT = re.compile(r'<script\s[^>]*?src="(https?:[^"]+)"[^>]*></script>')
 _STYLE = re.compile(r'<link\s[^>]*?href="(https?:[^"]+)"[^>]*>')
 _IMAGE = re.compile(r'src="https?:[^"]*/([\w.-]+)(?:\?[^"]*)?"')
+_BODY = re.compile(r"<body[^>]*>")
 _ICON = re.compile(r'href="[./]*static/images/favicon\.ico"')
 _BACKGROUND = re.compile(r"background: url\('https?:[^']*'\)[^;]*;")
 _NEWSLETTER = re.compile(r"<footer>.*?</footer>", re.DOTALL)
@@ -81,6 +84,25 @@ def write_docs(context: EphemeralDataContext, folder: Path, title: str) -> None:
             html = page.read_text(encoding="utf-8").replace(NO_ASSET, f"Data asset: {title}")
             to_root = "../" * (len(page.relative_to(fresh).parts) - 1)
             page.write_text(_offline(html, to_root), encoding="utf-8")
+
+
+def add_page(folder: Path, page: str, title: str) -> None:
+    """Link a page that lies in the Data Docs' folder from their entry.
+
+    Args:
+        folder: What `write_docs` wrote.
+        page: The page's file name.
+        title: What the link says.
+
+    Raises:
+        SarfloodError: The entry has no body to put the link in.
+    """
+    index = folder / "index.html"
+    link = f'<p style="margin: 12px 24px"><a href="{escape(page)}">{escape(title)}</a></p>'
+    html, count = _BODY.subn(lambda body: f"{body[0]}\n{link}", index.read_text("utf-8"), count=1)
+    if not count:
+        raise SarfloodError(f"{index}: no <body>; Great Expectations' pages have changed")
+    write_text(index, html)
 
 
 @contextmanager

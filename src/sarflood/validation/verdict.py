@@ -27,7 +27,7 @@ class ExpectationResult:
         success: Whether it holds.
         unexpected_count: How many rows (for the columns: columns) go against it, also where it
             holds because a share of them is allowed.
-        examples: At most 5 patch ids (for the columns: the missing ones).
+        unexpected: The ids of these patches (for the columns: the missing ones).
     """
 
     name: str
@@ -37,7 +37,12 @@ class ExpectationResult:
     reason: str
     success: bool
     unexpected_count: int
-    examples: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """The first few of them."""
+        return self.unexpected[:EXAMPLES]
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def _result(outcome: Any, ids: list[str]) -> ExpectationResult:
         reason=config.meta["reason"],
         success=bool(outcome.success),
         unexpected_count=int(outcome.result.get("unexpected_count", len(ids))),
-        examples=tuple(ids[:EXAMPLES]),
+        unexpected=tuple(ids),
     )
 
 

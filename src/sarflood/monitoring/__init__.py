@@ -1,0 +1,1 @@
+"""What changes over time: drift of new events against the accepted ones."""

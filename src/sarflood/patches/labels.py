@@ -1,0 +1,105 @@
+"""Statistics of a mask against the radar image that it was drawn on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label
+
+from sarflood.patches.blocks import block_means
+
+LABEL_STATISTICS = ("mask_edge_share", "edge_contrast", "block_share")
+BLOCK = 4  # pixels a side: 16 looks more, and edges that are drawn some pixels off still fit
+_SOLID = 0.9  # share of one class that makes a block of that class
+_MIN_EDGES = 24  # pairs of blocks, for a mean that tells
+_MIN_SIDE = 4  # blocks: smaller rectangles come about by chance
+_RECTANGLE = 0.97  # how much of its bounding box a rectangle fills
+_MIN_TRACE = 0.5  # mean difference between inside and outside, in standard deviations of outside
+_WHOLE = 0.9  # a component with more of the patch is its background
+
+Flags = NDArray[np.bool_]
+Blocks = NDArray[np.float32]
+
+
+def label_statistics(band: Blocks, wet: Flags, dry: Flags) -> dict[str, float]:
+    """Describe how a mask fits its radar image.
+
+    Args:
+        band: (H, W) float32 backscatter; NaN is no data.
+        wet: (H, W) labelled wet.
+        dry: (H, W) labelled dry.
+
+    Returns:
+        `mask_edge_share`: of the neighbouring pixels that are labelled, those with different
+        labels: a few percent for water, 1 for a checkerboard. `edge_contrast`: how much darker the
+        wet side of the mask's edges is, in mean differences between neighbours anywhere: 0 for a
+        mask of another place, negative for an inverted one; NaN with less than 24 edges.
+        `block_share`: of the patch, what is rectangles of one label that leave no trace in the
+        radar image. All NaN where nothing is labelled.
+    """
+    if not (wet.any() or dry.any()):
+        return dict.fromkeys(LABEL_STATISTICS, float("nan"))
+    if not (wet.any() and dry.any()):
+        return {"mask_edge_share": 0.0, "edge_contrast": float("nan"), "block_share": 0.0}
+    radar = block_means(band, BLOCK)
+    wet_share, dry_share = (block_means(kind.astype(np.float32), BLOCK) for kind in (wet, dry))
+    return {
+        "mask_edge_share": _edge_share(wet, dry),
+        "edge_contrast": _edge_contrast(radar, wet_share >= _SOLID, dry_share >= _SOLID),
+        "block_share": sum(_traceless(radar, share >= 0.5) for share in (wet_share, dry_share)),
+    }
+
+
+def _edge_share(wet: Flags, dry: Flags) -> float:
+    edges = pairs = 0
+    for one, other in (((slice(1, None),), (slice(None, -1),)), _ACROSS):
+        differ = (wet[one] & dry[other]) | (dry[one] & wet[other])
+        same = (wet[one] & wet[other]) | (dry[one] & dry[other])
+        edges += int(differ.sum())
+        pairs += int(differ.sum() + same.sum())
+    return edges / pairs if pairs else 0.0
+
+
+_ACROSS = ((slice(None), slice(1, None)), (slice(None), slice(None, -1)))
+
+
+def _edge_contrast(radar: Blocks, wet: Flags, dry: Flags) -> float:
+    """Compare blocks two apart, so that the block that the edge runs through is left out."""
+    drops, steps = [], []
+    for image, is_wet, is_dry in ((radar, wet, dry), (radar.T, wet.T, dry.T)):
+        step = image[2:] - image[:-2]
+        steps.append(np.abs(step).ravel())
+        drops.append(step[is_dry[2:] & is_wet[:-2]])
+        drops.append(-step[is_wet[2:] & is_dry[:-2]])
+    drop, step = np.concatenate(drops), np.concatenate(steps)
+    drop, step = drop[np.isfinite(drop)], step[np.isfinite(step)]
+    usual = float(step.mean()) if step.size else 0.0
+    if drop.size < _MIN_EDGES or usual == 0:
+        return float("nan")
+    return float(drop.mean()) / usual
+
+
+def _traceless(radar: Blocks, member: Flags) -> float:
+    """Return the share of the patch in solid rectangles whose inside looks like their outside."""
+    components, _ = label(member)
+    blocks = 0
+    for number, box in enumerate(find_objects(components), start=1):
+        inside = components[box] == number
+        if min(inside.shape) < _MIN_SIDE or inside.mean() < _RECTANGLE:
+            continue
+        if inside.size > _WHOLE * member.size:
+            continue
+        around = tuple(slice(max(side.start - _MIN_SIDE, 0), side.stop + _MIN_SIDE) for side in box)
+        ring = np.ones_like(member[around])
+        ring[
+            tuple(
+                slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True)
+            )
+        ] = False
+        outside = radar[around][ring]
+        outside, within = outside[np.isfinite(outside)], radar[box][np.isfinite(radar[box])]
+        if outside.size and within.size:
+            step = abs(float(np.median(within)) - float(np.median(outside)))
+            if step < _MIN_TRACE * float(outside.std()):
+                blocks += inside.size
+    return blocks / member.size
