@@ -80,10 +80,11 @@ def _score(
     events: Sequence[EventPatches], split: pd.DataFrame, params: Params
 ) -> tuple[float, float, int]:
     """Train and return IoU and F1 on the test patches, and the epochs that there was time for."""
-    parts = {part: take(list(events), split, part) for part in ("train", "val")}
+    parts = {part: take(list(events), split, part, params.input) for part in ("train", "val")}
     fitted = fit(
         parts["train"],
         parts["val"],
+        events[0].event.bands,
         params,
         lambda epoch: print(f"epoch {epoch.epoch}: {epoch.val_iou:.3f}", file=sys.stderr),
     )
@@ -94,6 +95,7 @@ def _score(
         label=str(event.label),
         width=params.model.width,
         depth=params.model.depth,
+        input=params.input,
         mean=fitted.mean,
         std=fitted.std,
         threshold=fitted.threshold,

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from sarflood.mapping.patches import map_patches
 from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
+from sarflood.params import InputParams
 
+PLAIN = InputParams(speckle_filter="none", normalisation="training", fixed_db={})
 UTM = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 1_500_000.0)
 
 
@@ -32,6 +34,7 @@ def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> Floo
         label="flood",
         width=4,
         depth=2,
+        input=PLAIN,
         mean=(-12.0,) * len(bands) if units == "db" else (100.0,) * len(bands),
         std=(5.0,) * len(bands) if units == "db" else (50.0,) * len(bands),
         threshold=0.5,

@@ -72,6 +72,33 @@ class SplitParams(Closed):
         return self
 
 
+class InputParams(Closed):
+    """What the network sees of an image; recorded with the model."""
+
+    speckle_filter: Literal["none", "lee", "refined_lee"]
+    normalisation: Literal["training", "fixed_db", "event", "patch"]
+    fixed_db: dict[str, tuple[float, float]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs(cls, values: Any) -> Any:
+        """YAML has lists where the model has pairs."""
+        if isinstance(values, dict) and isinstance(values.get("fixed_db"), dict):
+            ranges = values["fixed_db"].items()
+            pairs = {key: tuple(pair) if isinstance(pair, list) else pair for key, pair in ranges}
+            return {**values, "fixed_db": pairs}
+        return values
+
+    @model_validator(mode="after")
+    def _low_high(self) -> InputParams:
+        for band, (low, high) in self.fixed_db.items():
+            if band not in {"vv", "vh"}:
+                raise ValueError(f"fixed_db {band}: ranges are of vv and vh")
+            if not low < high:
+                raise ValueError(f"fixed_db {band} {[low, high]}: low comes first, then high")
+        return self
+
+
 class ModelParams(Closed):
     """The U-Net's size."""
 
@@ -132,6 +159,7 @@ class Params(Closed):
 
     validation: ValidationParams
     split: SplitParams
+    input: InputParams
     model: ModelParams
     train: TrainParams
     loss: LossParams

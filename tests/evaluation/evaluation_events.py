@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tiny import PLAIN
 
 from sarflood.model.package import FloodModel, ModelManifest, TrainedOn
 from sarflood.model.unet import UNet
@@ -86,6 +87,7 @@ def manifest() -> ModelManifest:
         label="water",
         width=2,
         depth=1,
+        input=PLAIN,
         mean=(-10.0, -16.0),
         std=(4.0, 4.0),
         threshold=0.5,

@@ -12,6 +12,7 @@ from evaluation_events import constant_model, make_events, make_split, random_mo
 from sarflood.errors import InputError
 from sarflood.evaluation.evaluate import evaluate, read_patches
 from sarflood.evaluation.recorded import write_recorded
+from sarflood.model.inputs import Scaling
 from sarflood.model.package import FloodModel
 from sarflood.patches.store import EventPatches
 
@@ -172,9 +173,9 @@ def test_a_model_with_fewer_bands_sees_its_own(
     seen: list[float] = []
     answer = swapped.probabilities
 
-    def watched(images: np.ndarray) -> np.ndarray:
+    def watched(images: np.ndarray, scaling: Scaling | None = None) -> np.ndarray:
         seen.append(float(np.nanmean(images[:, 0].astype(np.float32))))
-        return answer(images)
+        return answer(images, scaling)
 
     swapped.probabilities = watched  # type: ignore[method-assign]
     evaluate(swapped, events, split)

@@ -11,6 +11,7 @@ from tiny import UTM, speckle, tiny_model, write_scene
 
 from sarflood.errors import InputError
 from sarflood.mapping.scene import map_scene
+from sarflood.model.inputs import Scaling
 
 
 def test_tiles_give_what_the_whole_scene_at_once_gives(tmp_path: Path) -> None:
@@ -31,9 +32,9 @@ def test_no_data_in_is_no_data_out_and_empty_tiles_are_not_computed(tmp_path: Pa
     seen: list[tuple[int, ...]] = []
     answer = model.probabilities
 
-    def watch(images: Any) -> Any:
+    def watch(images: Any, scaling: Scaling | None = None) -> Any:
         seen.append(images.shape)
-        return answer(images)
+        return answer(images, scaling)
 
     model.probabilities = watch  # type: ignore[method-assign]
     result = map_scene(model, write_scene(tmp_path / "scene.tif", image))

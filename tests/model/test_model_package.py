@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import PLAIN
 
 from sarflood.errors import InputError
 from sarflood.model.package import (
@@ -32,6 +33,7 @@ def model() -> FloodModel:
         label="water",
         width=4,
         depth=2,
+        input=PLAIN,
         mean=(-12.0, -18.5),
         std=(3.0, 4.0),
         threshold=0.4,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from affine import Affine
+from tiny import PLAIN
 
 from sarflood.errors import InputError
 from sarflood.patches import store
@@ -123,7 +124,7 @@ def test_crops_show_each_patch_and_turn_image_and_mask_alike(tmp_path: Path) -> 
             writer.add(RawPatch(f"p{number}", image, patch.mask), "scene")
     events = open_events(tmp_path / "events")
     split = events[0].index[["id"]].assign(split="train")
-    patches = take(events, split, "train")
+    patches = take(events, split, "train", PLAIN)
     loader = CropLoader(patches, batch_size=3, crop=64, seed=1)
     batches = list(loader)
     assert len(batches) == len(loader) == 22  # 4 patches of 16 crops each, 3 a batch
@@ -136,7 +137,7 @@ def test_crops_show_each_patch_and_turn_image_and_mask_alike(tmp_path: Path) -> 
 
 def test_an_epoch_can_be_seen_again(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
-    patches = take(events, events[0].index[["id"]].assign(split="train"), "train")
+    patches = take(events, events[0].index[["id"]].assign(split="train"), "train", PLAIN)
     loader = CropLoader(patches, batch_size=4, crop=128, seed=3)
     first = [images.numpy() for images, _ in loader]
     loader.set_epoch(1)
@@ -150,7 +151,7 @@ def test_an_epoch_can_be_seen_again(tmp_path: Path) -> None:
 
 def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
-    patches = take(events, events[0].index[["id"]].assign(split="train"), "train")
+    patches = take(events, events[0].index[["id"]].assign(split="train"), "train", PLAIN)
     mean, std = band_statistics(patches)
     assert mean == pytest.approx((-10, -17), abs=0.05)
     assert std == pytest.approx((2, 2), abs=0.05)
@@ -158,4 +159,4 @@ def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:
 
 def test_a_part_without_patches_is_empty(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
-    assert len(take(events, events[0].index[["id"]].assign(split="train"), "test")) == 0
+    assert len(take(events, events[0].index[["id"]].assign(split="train"), "test", PLAIN)) == 0

@@ -14,6 +14,7 @@ from sarflood.training.calibrate import best_threshold, count_by_probability
 from sarflood.training.fit import Epoch, fit
 
 ROOT = Path(__file__).parents[2]
+BANDS = ("vv",)
 
 
 def settings(**train: float) -> Params:
@@ -42,7 +43,7 @@ def lakes(number: int, seed: int) -> LabelledPatches:
 
 def test_a_network_learns_lakes_and_its_best_epoch_is_kept() -> None:
     seen: list[Epoch] = []
-    fitted = fit(lakes(4, 0), lakes(2, 1), settings(), seen.append)
+    fitted = fit(lakes(4, 0), lakes(2, 1), BANDS, settings(), seen.append)
     assert [epoch.epoch for epoch in seen] == [1, 2, 3]
     assert fitted.epochs["val_iou"].max() > 0.9
     assert fitted.epochs["learning_rate"].iloc[-1] < 0.002, "the rate ends near zero"
@@ -53,7 +54,9 @@ def test_a_network_learns_lakes_and_its_best_epoch_is_kept() -> None:
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     weights = [
-        fit(lakes(2, 0), lakes(1, 1), settings(epochs=1), lambda _: None).network.state_dict()
+        fit(
+            lakes(2, 0), lakes(1, 1), BANDS, settings(epochs=1), lambda _: None
+        ).network.state_dict()
         for _ in range(2)
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -61,7 +64,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 def test_training_ends_when_its_time_is_over() -> None:
     params = settings(epochs=10_000, max_minutes=0.03)
-    fitted = fit(lakes(2, 0), lakes(1, 1), params, lambda _: None)
+    fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
     assert 1 <= len(fitted.epochs) < 10_000
     assert fitted.epochs["learning_rate"].iloc[-1] < params.train.learning_rate / 2
 
@@ -69,14 +72,14 @@ def test_training_ends_when_its_time_is_over() -> None:
 @pytest.mark.parametrize(("train", "val", "name"), [(0, 1, "training"), (1, 0, "validation")])
 def test_missing_patches_are_said(train: int, val: int, name: str) -> None:
     with pytest.raises(InputError, match=f"no {name} patches"):
-        fit(lakes(train, 0), lakes(val, 1), settings(), lambda _: None)
+        fit(lakes(train, 0), lakes(val, 1), BANDS, settings(), lambda _: None)
 
 
 def test_a_dry_validation_part_is_said() -> None:
     dry = lakes(1, 1)
     dry.masks[dry.masks == 1] = 0
     with pytest.raises(InputError, match="no wet pixel in the validation patches"):
-        fit(lakes(1, 0), dry, settings(), lambda _: None)
+        fit(lakes(1, 0), dry, BANDS, settings(), lambda _: None)
 
 
 def test_the_threshold_is_the_one_of_the_highest_iou() -> None:

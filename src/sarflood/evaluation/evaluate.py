@@ -111,8 +111,9 @@ def evaluate(
     pixels = np.zeros((2, BINS), np.int64)
     for part, event, truth, rows in scored:
         bands = model_bands(event, model.manifest)
+        scaling = model.scaling_of(event.images[:, bands])
         for batch in np.array_split(rows, range(BATCH, rows.size, BATCH)):
-            probabilities = model.probabilities(event.images[batch][:, bands])
+            probabilities = model.probabilities(event.images[batch][:, bands], scaling)
             predicted = model.masks(probabilities)
             if part == TEST:
                 pixels += count_pixels(probabilities, truth[batch])

@@ -228,9 +228,12 @@ def _provenance(manifest: ModelManifest, events: list[EventPatches]) -> str:
         f"{band} {mean:.2f} ± {std:.2f}"
         for band, mean, std in zip(manifest.bands, manifest.mean, manifest.std, strict=True)
     )
+    how = manifest.input.normalisation.replace("_", " ")
+    if manifest.input.speckle_filter != "none":
+        how += f", {manifest.input.speckle_filter.replace('_', ' ')} filter"
     facts = [
         ("network", f"U-Net, width {manifest.width}, depth {manifest.depth}"),
-        ("input", f"{', '.join(manifest.bands)} in {manifest.units}; {normalisation}"),
+        ("input", f"{', '.join(manifest.bands)} in {manifest.units}; {how}: {normalisation}"),
         ("answers", f"{manifest.label}, where the probability is {manifest.threshold:.3f} or more"),
         ("commit", manifest.commit),
         ("params.yaml", f"sha256 {manifest.params_sha256}"),

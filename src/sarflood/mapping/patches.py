@@ -11,7 +11,7 @@ _BATCH = 16
 
 
 def map_patches(model: FloodModel, images: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Answer patches by the model.
+    """Answer patches of one event by the model.
 
     Args:
         model: The model.
@@ -20,8 +20,9 @@ def map_patches(model: FloodModel, images: NDArray[np.floating]) -> NDArray[np.u
     Returns:
         (N, H, W) uint8 masks: 0 dry, 1 wet, 255 no data.
     """
+    scaling = model.scaling_of(images)
     masks = np.empty((images.shape[0], *images.shape[2:]), np.uint8)
     for start in range(0, len(images), _BATCH):
         batch = slice(start, start + _BATCH)
-        masks[batch] = model.masks(model.probabilities(images[batch]))
+        masks[batch] = model.masks(model.probabilities(images[batch], scaling))
     return masks

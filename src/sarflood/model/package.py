@@ -18,7 +18,9 @@ from torch import Tensor
 from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
+from sarflood.model.inputs import Scaling, event_scaling, prepare
 from sarflood.model.unet import UNet, channels_last
+from sarflood.params import InputParams
 from sarflood.raster.patch import UNKNOWN
 
 WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
@@ -43,6 +45,7 @@ class ModelManifest(_Closed):
     label: str
     width: int
     depth: int
+    input: InputParams
     mean: tuple[float, ...]
     std: tuple[float, ...]
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -66,25 +69,38 @@ class FloodModel:
     manifest: ModelManifest
     network: UNet
 
-    def normalise(self, images: NDArray[np.floating]) -> Tensor:
+    def scaling_of(self, images: NDArray[np.floating]) -> Scaling | None:
+        """Return the scale of an event from its images, for a model that wants that.
+
+        Args:
+            images: (N, C, H, W) in the model's bands and units; all patches of the event, or parts
+                of a scene.
+        """
+        return event_scaling(images) if self.manifest.input.normalisation == "event" else None
+
+    def normalise(self, images: NDArray[np.floating], scaling: Scaling | None = None) -> Tensor:
         """Return the network's input for (N, C, H, W) images in the model's units, NaN no data."""
         mean, std = (
             torch.tensor(values).view(1, -1, 1, 1)
             for values in (self.manifest.mean, self.manifest.std)
         )
-        return normalise(torch.tensor(images), mean, std)
+        prepared = prepare(images, self.manifest.input, scaling)
+        return normalise(torch.tensor(prepared), mean, std)
 
-    def probabilities(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
+    def probabilities(
+        self, images: NDArray[np.floating], scaling: Scaling | None = None
+    ) -> NDArray[np.float32]:
         """Return the probability of "wet" for images in the model's bands and units.
 
         Args:
             images: (N, C, H, W); NaN is no data.
+            scaling: What `scaling_of` says of the whole event; by default the images are one.
 
         Returns:
             (N, H, W) float32; NaN where any band has no data or is infinite.
         """
         with torch.inference_mode():
-            logits = self.network(self.normalise(images))
+            logits = self.network(self.normalise(images, scaling))
             result: NDArray[np.float32] = torch.sigmoid(logits).numpy()
         result[~np.isfinite(images).all(axis=1)] = np.nan
         return result
@@ -99,13 +115,12 @@ class FloodModel:
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Turn values in the model's units into the network's input.
 
-    Each band gets the mean 0 and the standard deviation 1 of the training split; what is not
-    finite becomes 0, the mean. Training and every use of the model go through here.
+    What is not finite becomes 0, the mean. Training and every use of the model go through here.
 
     Args:
-        images: (N, C, H, W), NaN no data; left as it is.
-        mean: (1, C, 1, 1), on the same device.
-        std: As `mean`.
+        images: (N, C, H, W) as `prepare` gives them, NaN no data; left as they are.
+        mean: (1, C, 1, 1), on the same device: what becomes 0.
+        std: As `mean`: what becomes 1 above it.
 
     Returns:
         (N, C, H, W) float32, channels last in memory.

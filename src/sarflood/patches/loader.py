@@ -11,9 +11,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from sarflood.model.inputs import event_scaling, prepare
+from sarflood.params import InputParams
 from sarflood.patches.store import EventPatches
 from sarflood.raster.patch import PATCH
 
+_BATCH = 16
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -22,7 +25,7 @@ class LabelledPatches:
     """The labelled patches of one part of the split, over all events.
 
     Attributes:
-        images: (N, C, 256, 256) float16, in the events' units; NaN no data.
+        images: (N, C, 256, 256) float16, as `prepare` gives them; NaN no data.
         masks: (N, 256, 256) uint8; 0 dry, 1 wet, 255 unknown.
     """
 
@@ -33,14 +36,28 @@ class LabelledPatches:
         return len(self.masks)
 
 
-def take(events: list[EventPatches], split: pd.DataFrame, part: str) -> LabelledPatches:
-    """Copy the patches of `part` (`train`, `val` or `test`) into memory, in a fixed order."""
+def take(
+    events: list[EventPatches], split: pd.DataFrame, part: str, params: InputParams
+) -> LabelledPatches:
+    """Copy the patches of a part into memory, in a fixed order.
+
+    Args:
+        events: All events.
+        split: `id` and `split`, a row a patch.
+        part: `train`, `val` or `test`.
+        params: How they are filtered and scaled.
+    """
     chosen = set(split.loc[split["split"] == part, "id"])
     images, masks = [], []
     for patches in events:
         rows = np.flatnonzero(patches.index["id"].isin(chosen))
         if rows.size and patches.masks is not None:
-            images.append(patches.images[rows])
+            scaling = event_scaling(patches.images) if params.normalisation == "event" else None
+            found = [
+                prepare(patches.images[batch], params, scaling)
+                for batch in np.array_split(rows, range(_BATCH, rows.size, _BATCH))
+            ]
+            images.append(np.concatenate(found))
             masks.append(patches.masks[rows])
     if not images:
         bands = len(events[0].event.bands) if events else 0

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 WORDS = 32
+_ENOUGH = 8 * WORDS  # of the smallest hashes, for as many different ones
 MIN_SHARED = 6  # of 32 words; patches of other ground share 0 or 1
 _MAX_HOLDERS = 64  # a word of more patches than this is of a pattern, not of a place
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -53,7 +54,10 @@ def sketch(band: NDArray[np.float32]) -> bytes:
     around = band.ravel()[places[:, None, None] + offsets]
     higher = around > np.roll(around, 1, axis=2)
     codes = (higher.reshape(len(places), 32) * _BITS).sum(axis=1, dtype=np.uint32)
-    hashes = np.unique(_mixed(codes[codes != 0]))[:WORDS]
+    hashes = _mixed(codes[codes != 0])
+    if hashes.size > _ENOUGH:
+        hashes = np.partition(hashes, _ENOUGH)[:_ENOUGH]
+    hashes = np.unique(hashes)[:WORDS]
     return hashes.astype("<u4").tobytes()
 
 

@@ -26,7 +26,10 @@ CLASS_MEANS = ("wet_mean", "dry_mean")
 _ENL_BLOCK = 8  # pixels a side: small enough to be of one kind of ground
 _ENL_QUANTILE = 0.75  # of the blocks: those of mixed ground look like fewer looks than there are
 
+_PIXEL_STEP = 4  # every so many pixels along a line tell how much single ones differ
+
 Values = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
 
 def patch_statistics(
@@ -65,10 +68,12 @@ def patch_statistics(
     return row
 
 
-def _band(values: Values, valid: NDArray[np.bool_], units: str) -> dict[str, float]:
+def _band(values: Values, valid: Flags, units: str) -> dict[str, float]:
     inside = values[valid]
     if not inside.size:
         return dict.fromkeys(BAND_STATISTICS, float("nan"))
+    mean = float(inside.mean())
+    deviation = inside - np.float32(mean)
     inside.sort()
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=inside.size)
@@ -80,29 +85,26 @@ def _band(values: Values, valid: NDArray[np.bool_], units: str) -> dict[str, flo
     return {
         "min": float(low),
         "p02": float(inside[round(0.02 * rank)]),
-        "mean": float(inside.mean(dtype=np.float64)),
+        "mean": mean,
         "p98": float(inside[round(0.98 * rank)]),
         "max": float(high),
-        "std": float(inside.std(dtype=np.float64)),
+        "std": float(np.sqrt(deviation @ deviation / deviation.size)),
         "constant_share": float(runs.max() / inside.size),
         "saturated_share": min(float(at_ends / inside.size), 1.0),
         "levels": float(runs.size),
-        "stripes": stripes(values, valid),
+        "stripes": stripes(values, valid, mean),
         "enl": equivalent_looks(values) if units == "db" else float("nan"),
     }
 
 
-def _class_means(
-    values: Values, wet: NDArray[np.bool_], dry: NDArray[np.bool_]
-) -> dict[str, float]:
+def _class_means(values: Values, wet: Flags, dry: Flags) -> dict[str, float]:
     pairs = zip(CLASS_MEANS, (wet, dry), strict=True)
     return {
-        name: float(values[kind].mean(dtype=np.float64)) if kind.any() else float("nan")
-        for name, kind in pairs
+        name: float(values[kind].mean()) if kind.any() else float("nan") for name, kind in pairs
     }
 
 
-def stripes(values: Values, valid: NDArray[np.bool_]) -> float:
+def stripes(values: Values, valid: Flags, mean: float) -> float:
     """Say how much whole rows or columns stand out from their neighbours.
 
     The second difference across the lines, averaged along each line, against what it would be were
@@ -111,19 +113,25 @@ def stripes(values: Values, valid: NDArray[np.bool_]) -> float:
     Args:
         values: (H, W).
         valid: (H, W); the others are taken as the mean.
+        mean: Of the valid values.
 
     Returns:
         The larger of both directions; NaN where all pixels are one value.
     """
-    filled = values if valid.all() else np.where(valid, values, values[valid].mean())
+    filled = values if valid.all() else np.where(valid, values, np.float32(mean))
     strongest = float("nan")
     for lines in (filled, filled.T):
-        bend = lines[1:-1] - (lines[:-2] + lines[2:]) / 2
-        pixel = float(np.abs(bend).mean(dtype=np.float64))
+        profile = lines.mean(axis=1)
+        line = float(np.abs(_bend(profile)).mean()) * np.sqrt(lines.shape[1])
+        pixel = float(np.abs(_bend(lines[:, ::_PIXEL_STEP])).mean())
         if pixel > 0:
-            line = float(np.abs(bend.mean(axis=1)).mean()) * np.sqrt(lines.shape[1])
             strongest = float(np.nanmax([strongest, line / pixel]))
     return strongest
+
+
+def _bend(lines: Values) -> Values:
+    bend: Values = lines[1:-1] - (lines[:-2] + lines[2:]) * np.float32(0.5)
+    return bend
 
 
 def equivalent_looks(decibel: Values) -> float:

@@ -82,7 +82,6 @@ def describe(patch: RawPatch, event: Event, item: str) -> Described:
     digest = image_digest.copy()
     if mask is not None:
         digest.update(mask.data)
-    values = stored.astype(np.float32)
     row = {
         "id": f"{event.id}/{patch.name}",
         "event": event.id,
@@ -98,8 +97,8 @@ def describe(patch: RawPatch, event: Event, item: str) -> Described:
         "height": patch.height,
         "width": patch.width,
         "dtype": patch.dtype,
-        "sketch": sketch(values[0]),
-        **patch_statistics(values, mask, event.bands, event.units),
+        "sketch": sketch(image[0]),
+        **patch_statistics(image, mask, event.bands, event.units),
     }
     return Described(stored, mask, row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -23,6 +25,7 @@ _MAGIC = {
     b"MM\x00+": "GTiff",
     b"\x89PNG": "PNG",
 }
+_PNG_END = b"IEND\xaeB`\x82"
 _GDAL = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side-car files: the file speaks for itself
@@ -46,11 +49,16 @@ def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator
     try:
         with path.open("rb") as file:
             magic = file.read(4)
+            file.seek(-min(len(_PNG_END), path.stat().st_size), os.SEEK_END)
+            end = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     driver = _MAGIC.get(magic)
     if driver is None:
         raise InputError(f"{path}: neither GeoTIFF nor PNG (first bytes {magic!r})")
+    # GDAL fills what a truncated PNG lacks without a word.
+    if driver == "PNG" and end != _PNG_END:
+        raise InputError(f"{path}: truncated: a PNG ends with an IEND chunk; get it again")
     with rasterio.Env(**_GDAL):
         try:
             dataset = rasterio.open(path.resolve(), driver=driver)
@@ -95,11 +103,20 @@ def read_bands(
         InputError: The pixels cannot be decoded (a truncated or damaged file).
     """
     indexes = bands or list(dataset.indexes)
+    # A mask band is read apart, at twice the cost: only where the file has one.
+    flags = {flag for band in dataset.mask_flag_enums for flag in band}
+    hidden = bool(flags & {MaskFlags.per_dataset, MaskFlags.alpha})
     try:
-        values = dataset.read(indexes, window=window, masked=True)
+        values = dataset.read(indexes, window=window, masked=hidden)
     except RasterioError as error:
         raise InputError(f"{dataset.name}: damaged or truncated: {error}") from error
-    image: NDArray[np.float32] = values.filled(np.nan) if values.dtype.kind == "f" else values.data
-    image = image.astype(np.float32)
-    image[np.ma.getmaskarray(values) | ~np.isfinite(image)] = np.nan
+    image: NDArray[np.float32] = np.ma.getdata(values).astype(np.float32, copy=False)
+    if hidden:
+        image[np.ma.getmaskarray(values)] = np.nan
+    for plane, index in zip(image, indexes, strict=True):
+        nodata = dataset.nodatavals[index - 1]
+        if nodata is not None and not np.isnan(nodata):
+            plane[plane == np.float32(nodata)] = np.nan
+    if values.dtype.kind == "f":
+        image[np.isinf(image)] = np.nan
     return image

@@ -113,7 +113,13 @@ def admit(item: Item) -> None:
     if item.problem:
         raise BadSourceError(item.problem)
     for path in item.files:
-        if not path.resolve().is_relative_to(item.root.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(item.root.resolve())
+        except (OSError, RuntimeError) as error:  # Python 3.11 has the latter for a loop
+            raise BadSourceError(
+                f"{path}: a link in a loop; put the file itself in its place"
+            ) from error
+        if not inside:
             raise BadSourceError(
                 f"{path}: a link that leaves the source folder {item.root}; "
                 "put the file itself in its place"

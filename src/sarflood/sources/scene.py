@@ -131,17 +131,17 @@ class _Image:
     """VV and VH of one date, in one file or in two.
 
     Attributes:
-        bands: VV and VH: the raster, and the number of its band.
+        bands: The rasters with the numbers of their bands: together VV, then VH.
         grid: The file whose grid is that of the patches.
     """
 
-    bands: tuple[tuple[DatasetReader, int], ...]
+    bands: tuple[tuple[DatasetReader, list[int]], ...]
     units: Units
     grid: Raster
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Read (2, h, w) float32; NaN is no data."""
-        image = np.concatenate([read_bands(data, window, [band]) for data, band in self.bands])
+        image = np.concatenate([read_bands(data, window, numbers) for data, numbers in self.bands])
         return without_fill(image) if self.units == "db" else image
 
 
@@ -218,13 +218,13 @@ def _open_image(stack: ExitStack, item: Item, paths: list[Path], like: _Image | 
     """
     opened = [(path, stack.enter_context(open_source(path, chip=False))) for path in paths]
     grid = like.grid if like else opened[0]
-    bands: list[tuple[DatasetReader, int]] = []
+    bands: list[tuple[DatasetReader, list[int]]] = []
     told: dict[Path, Units] = {}
     for path, dataset in opened:
         numbers = polarisations(path, dataset) if len(paths) == 1 else [_only_band(path, dataset)]
         told[path] = tell_units(path, dataset, numbers)
         raster = on_grid(stack, item, grid, (path, dataset))
-        bands += [(raster, number) for number in numbers]
+        bands.append((raster, numbers))
     units = like.units if like else told[paths[0]]
     for path, own in told.items():
         if own != units:

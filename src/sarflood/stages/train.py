@@ -9,6 +9,7 @@ import pandas as pd
 
 from sarflood import __version__
 from sarflood.files import replacing, sha256, write_json
+from sarflood.model.inputs import check_input
 from sarflood.model.package import FloodModel, ModelManifest, TrainedOn, save_model
 from sarflood.params import load_params
 from sarflood.patches.loader import take
@@ -23,7 +24,10 @@ def train(workspace: Workspace) -> None:
     params = load_params(workspace.params)
     events = open_events(workspace.events)
     split = pd.read_parquet(workspace.split)
-    parts = {part: take(events, split, part) for part in ("train", "val")}
+    used = set(split.loc[split["split"].isin(["train", "val"]), "event"])
+    first = next((item.event for item in events if item.event.id in used), events[0].event)
+    check_input(params.input, first.bands, first.units)
+    parts = {part: take(events, split, part, params.input) for part in ("train", "val")}
 
     def report(epoch: Epoch) -> None:
         left = epoch.seconds / epoch.epoch * (params.train.epochs - epoch.epoch)
@@ -34,15 +38,14 @@ def train(workspace: Workspace) -> None:
         )
         print(line, file=sys.stderr, flush=True)
 
-    fitted = fit(parts["train"], parts["val"], params, report)
-    used = set(split.loc[split["split"].isin(["train", "val"]), "event"])
-    first = next(item.event for item in events if item.event.id in used)
+    fitted = fit(parts["train"], parts["val"], first.bands, params, report)
     manifest = ModelManifest(
         bands=first.bands,
         units=first.units,
         label=str(first.label),
         width=params.model.width,
         depth=params.model.depth,
+        input=params.input,
         mean=fitted.mean,
         std=fitted.std,
         threshold=fitted.threshold,

@@ -21,10 +21,11 @@ from torch import Tensor
 from sarflood.errors import InputError, SarfloodError
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.histogram import BINS
+from sarflood.model.inputs import fixed_scaling
 from sarflood.model.losses import CombinedLoss, build_loss
 from sarflood.model.package import normalise
 from sarflood.model.unet import UNet, channels_last
-from sarflood.params import Params, TrainParams
+from sarflood.params import InputParams, Params, TrainParams
 from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics
 from sarflood.raster.patch import WET
 from sarflood.training.calibrate import best_threshold, count_by_probability
@@ -59,6 +60,7 @@ class Fitted:
 def fit(
     train: LabelledPatches,
     val: LabelledPatches,
+    bands: tuple[str, ...],
     params: Params,
     on_epoch: Callable[[Epoch], object],
 ) -> Fitted:
@@ -85,7 +87,7 @@ def fit(
     keep_large_buffers()
     L.seed_everything(params.train.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
-    mean, std = band_statistics(train)
+    mean, std = _scale(train, params.input, bands)
     network = UNet(train.images.shape[1], params.model.width, params.model.depth)
     loader = CropLoader(
         train,
@@ -107,6 +109,18 @@ def fit(
         threshold=module.best.threshold,
         epochs=pd.DataFrame([asdict(epoch) for epoch in module.curve]),
     )
+
+
+def _scale(
+    train: LabelledPatches, params: InputParams, bands: tuple[str, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what becomes 0 and 1 in the network's input; patches scaled already stay."""
+    if params.normalisation == "training":
+        return band_statistics(train)
+    if params.normalisation == "fixed_db":
+        fixed = fixed_scaling(params, bands)
+        return fixed.offset, fixed.scale
+    return (0.0,) * len(bands), (1.0,) * len(bands)
 
 
 def _trainer(params: TrainParams) -> L.Trainer:

@@ -34,7 +34,7 @@ FOREIGN_MASK = "foreign_mask"
 TELLING_SHARE = 0.01
 # Events whose masks follow the radar so well (their median edge contrast) that a single mask which
 # does not is foreign. Seen in such events: 0.6 and more; in masks of other patches: about 0.
-WELL_DRAWN, FOREIGN = 3.0, 0.25
+WELL_DRAWN, FOREIGN = 3.0, 0.4
 _METRES_A_DEGREE = 111_320.0
 
 _PLAIN = (
