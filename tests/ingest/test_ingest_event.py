@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import full_disk
 
-from sarflood.errors import DataRefusedError, InputError
+from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
 from sarflood.params import load_params
@@ -202,3 +204,161 @@ def test_an_accepted_event_is_tracked_pushed_and_committed_once(
     assert git(root, "log", "--format=%s").splitlines() == ["Ingest event alabama"]
     assert "data/events/alabama.dvc" in git(root, "ls-files", "data").split()
     assert any((tmp_path / "remote").rglob("*"))
+
+
+def test_the_same_source_again_is_not_read_again(workspace: Workspace, source: Path) -> None:
+    tile(source / "tiles", 3, constant=True)
+    first = take(workspace, source)
+    seen: list[int] = []
+    again = ingest_event(
+        workspace, str(source), "alabama", Said(), PARAMS, lambda done, _: seen.append(done)
+    )
+    assert seen == []
+    assert again.verdict is None
+    assert (again.accepted, again.refused) == (first.accepted, first.refused) == (9, 1)
+    (workspace.cache / "ingest" / "alabama.json").write_text("{")
+    assert take(workspace, source).verdict is not None, "a spoiled note is no harm"
+
+
+def test_a_changed_byte_is_seen_though_size_and_time_stay(
+    workspace: Workspace, source: Path
+) -> None:
+    take(workspace, source)
+    path = source / "tiles" / "vv" / "s_20190302t234651_x-1_y-4_vv.png"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match="choose another --event id"):
+        take(workspace, source)
+
+
+def test_events_are_numbered_as_they_are_accepted(workspace: Workspace, source: Path) -> None:
+    take(workspace, source, "zulu")
+    for number in range(10):
+        tile(source / "tiles", number + 100)
+    for path in source.rglob("*_y-?[._]*"):
+        path.unlink()
+    take(workspace, source, "alpha")
+    numbers = {name: open_event(workspace.events / name).event.number for name in ("zulu", "alpha")}
+    assert numbers == {"zulu": 1, "alpha": 2}
+
+
+def test_an_unlabelled_source_is_kept_without_masks(workspace: Workspace, source: Path) -> None:
+    for folder in ("flood_label", "water_body_label"):
+        for path in (source / "tiles" / folder).iterdir():
+            path.unlink()
+    done = take(workspace, source)
+    assert done.accepted == 10
+    opened = open_event(workspace.events / "alabama")
+    assert (opened.masks, opened.event.label) == (None, None)
+
+
+def test_what_the_source_says_of_itself_is_kept_and_the_user_has_the_last_word(
+    workspace: Workspace, source: Path
+) -> None:
+    (source / "event.yaml").write_text(
+        "name: Tennessee River\nregion: Alabama\nacquired: 2019-03-02\nunits: uint8\n"
+    )
+    ingest_event(workspace, str(source), "alabama", Said(region="USA"), PARAMS)
+    event = open_event(workspace.events / "alabama").event
+    assert (event.name, event.region, str(event.acquired)) == (
+        "Tennessee River",
+        "USA",
+        "2019-03-02",
+    )
+
+
+def test_copies_and_drift_against_accepted_events_are_said(
+    workspace: Workspace, source: Path
+) -> None:
+    take(workspace, source)
+    brighter = source.with_name("b")
+    for path in sorted(source.rglob("*.png")):
+        target = brighter / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            grey = np.asarray(picture)
+        stretched = grey if "label" in str(path) else np.clip(grey // 2 + 120, 0, 254)
+        Image.fromarray(stretched.astype(np.uint8)).save(target)
+    done = take(workspace, brighter, "copy")
+    assert done.accepted == 10
+    assert any("10 pairs show the same pixels as event alabama" in line for line in done.warnings)
+    assert any("VV differs from the accepted events" in line for line in done.warnings)
+
+
+def test_a_page_shows_what_was_refused(workspace: Workspace, source: Path) -> None:
+    tile(source / "tiles", 3, constant=True)
+    take(workspace, source)
+    html = (workspace.quarantine / "alabama" / "index.html").read_text("utf-8")
+    assert "alabama/s_20190302t234651_x-1_y-3" in html
+    assert "hold one and the same VV value" in html
+    assert html.count("<figcaption>") == 3
+
+
+@pytest.mark.parametrize("moment", ["read", "judge", "warn", "publish", "published"])
+def test_killed_at_any_moment_there_is_the_whole_event_or_none(
+    moment: str, workspace: Workspace, source: Path
+) -> None:
+    """SIGKILL right before a step, and right after the event was renamed."""
+    code = (
+        "import os, sys\n"
+        "from sarflood.ingest import ingest\n"
+        "from sarflood.params import load_params\n"
+        "from sarflood.workspace import Workspace\n"
+        "from pathlib import Path\n"
+        "moment, root, source, params = sys.argv[1:]\n"
+        "steps = {'read': 'PatchWriter', 'judge': 'validate_table', 'warn': 'likeness_warnings',\n"
+        "         'publish': '_publish', 'published': '_publish'}\n"
+        "step = getattr(ingest, steps[moment])\n"
+        "def killed(*args, **kwargs):\n"
+        "    if moment == 'published': step(*args, **kwargs)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "setattr(ingest, steps[moment], killed)\n"
+        "ingest.ingest_event(Workspace(Path(root)), source, 'alabama', ingest.Said(),\n"
+        "                    load_params(Path(params)).validation)\n"
+    )
+    tile(source / "tiles", 3, constant=True)
+    params = Path(__file__).parents[2] / "params.yaml"
+    command = [sys.executable, "-c", code, moment, str(workspace.root), str(source), str(params)]
+    assert subprocess.run(command, check=False, env=os.environ).returncode == -signal.SIGKILL
+    assert (workspace.events / "alabama").exists() == (moment == "published")
+    done = take(workspace, source)
+    assert (done.accepted, done.refused) == (9, 1)
+    assert len(open_event(workspace.events / "alabama").index) == 9
+    assert len(notes(workspace)) == 1
+    assert not list(workspace.cache.rglob("*.npy"))
+
+
+def test_an_interrupted_ingest_cleans_up(workspace: Workspace, source: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_event(workspace, str(source), "alabama", Said(), PARAMS, interrupt)
+    assert not workspace.events.exists()
+    assert not list(workspace.cache.rglob("*.npy"))
+
+
+def test_a_full_disk_leaves_nothing_half(workspace: Workspace, source: Path) -> None:
+    with full_disk(), pytest.raises(SarfloodError, match="disk"):
+        take(workspace, source)
+    assert not workspace.events.exists()
+    assert take(workspace, source).accepted == 10
+
+
+def test_values_of_two_kinds_never_mix(
+    workspace: Workspace, tmp_path: Path, write_raster: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "chips"
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        level = -10.0 if number else 0.0
+        for band in ("vv", "vh"):
+            values = rng.normal(level, 2.0, (256, 256)).astype(np.float32)
+            power = np.float32(10) ** (values / 10 - 1)
+            write_raster(folder / f"c{number}_{band}.tif", values if number else power)
+    done = take(workspace, folder, "mixed")
+    assert (done.accepted, done.refused) == (5, 1)
+    assert "c0 is in linear (median" in str(notes(workspace, "mixed"))

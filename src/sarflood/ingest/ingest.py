@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from sarflood.errors import DataRefusedError, InputError
+from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.known import Memory, source_key
 from sarflood.ingest.likeness import copies_elsewhere, event_number, likeness_warnings
 from sarflood.ingest.quarantine import Refusal, put_into_quarantine
@@ -96,6 +96,7 @@ def ingest_event(
             said of it, or the id is taken by an event of other content.
         DataRefusedError: More than `max_bad_share` of the patches are bad, or the event as a whole
             is; its files are in quarantine.
+        SarfloodError: The event cannot be stored, such as on a full disk.
     """
     check_event_id(event_id)
     with _staging(workspace, event_id) as staging:
@@ -177,6 +178,10 @@ def _staging(workspace: Workspace, event_id: str) -> Iterator[Path]:
         folder.mkdir()
         try:
             yield folder
+        except OSError as error:
+            raise SarfloodError(
+                f"{event_id}: cannot be stored ({error}); is the disk full?"
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

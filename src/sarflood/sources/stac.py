@@ -78,7 +78,14 @@ def _fetch(source: str, folder: Path) -> None:
         items = [found] if isinstance(found, pystac.Item) else list(_items_of(found))
     except APIError as error:
         raise SarfloodError(f"{source}: does not answer: {error}") from error
-    except (pystac.STACError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        pystac.STACError,
+        pystac.STACTypeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise InputError(f"{source}: not a STAC item or catalogue: {error}") from error
     if not items:
         raise InputError(f"{source}: the catalogue has no item")
