@@ -23,6 +23,12 @@ def without_fill(decibel: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Args:
         decibel: (C, H, W) in dB, the bands of one date; left as it is.
+
+    Returns:
+        `decibel` itself where there is no fill.
     """
+    odd = (decibel[0] == 0) | (np.abs(decibel[0]) > _BEYOND_DB)
+    if not odd.any():
+        return decibel
     fill = (decibel == 0).all(axis=0) | (np.abs(decibel) > _BEYOND_DB).all(axis=0)
     return np.where(fill, np.float32(np.nan), decibel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from sarflood.raster.patch import DRY, PATCH, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.sources.event import Origin
 from sarflood.sources.pairing import Place, admit, list_folders, list_rasters, pair_files
-from sarflood.sources.pixels import check_pixels, open_source, read_mask
+from sarflood.sources.pixels import as_mask, check_pixels, open_source, refuse_hidden
 from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch
 
 _MASK = "flood_label"
@@ -60,10 +60,8 @@ class EtciReader:
         image[:, outside] = np.nan
         mask = None
         for path in masks:
-            _read_channel(path)
-            with open_source(path) as dataset:
-                mask = read_mask(path, dataset, _MEANING)
-                mask[outside] = UNKNOWN
+            mask = as_mask(path, _read_channel(path, _MEANING), _MEANING)
+            mask[outside] = UNKNOWN
         match = _NAME.fullmatch(vv.name)
         if match is None:
             raise BadSourceError(f"{vv}: no name of this layout ({_BANDS['vv']})")
@@ -71,16 +69,22 @@ class EtciReader:
         yield RawPatch(item.name, image, mask, match["scene"], row, col, dtype="uint8")
 
 
-def _read_channel(path: Path) -> NDArray[np.float32]:
-    """Read a tile's grey values as (256, 256) float32; its three channels must be equal."""
+def _read_channel(path: Path, meaning: Mapping[int, int] | None = None) -> NDArray[np.float32]:
+    """Read a tile's grey values as (256, 256) float32; its three channels must be equal.
+
+    Args:
+        path: A PNG.
+        meaning: Of the values, where it is a mask.
+    """
     with open_source(path) as dataset:
         check_pixels(path, dataset, bands=3, dtypes=("uint8",))
         if dataset.shape != (PATCH, PATCH):
             raise BadSourceError(
                 f"{path}: {dataset.height}×{dataset.width} pixels; tiles are {PATCH}×{PATCH}"
             )
+        refuse_hidden(path, dataset, meaning or {})
         channels = read_bands(dataset)
-    if not (channels == channels[0]).all():
+    if not (channels[1:] == channels[0]).all():
         raise BadSourceError(f"{path}: coloured; the three channels of a tile are equal")
     grey: NDArray[np.float32] = channels[0]
     return grey

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +154,28 @@ def read_mask(
     Raises:
         BadSourceError: Another value stands in the mask, or its nodata tag hides a class.
     """
+    refuse_hidden(path, dataset, meaning)
+    return as_mask(path, read_bands(dataset, window, [1])[0], meaning)
+
+
+def refuse_hidden(path: Path, dataset: DatasetReader, meaning: Mapping[int, int]) -> None:
+    """Refuse a mask whose nodata tag hides a class; see `read_mask`."""
     if any(value == dataset.nodata for value, code in meaning.items() if code != UNKNOWN):
         raise BadSourceError(
             f"{path}: nodata tag {dataset.nodata:g} hides a class of the mask; remove the tag"
         )
-    values = read_bands(dataset, window, [1])[0]
+
+
+def as_mask(
+    path: Path, values: NDArray[np.float32], meaning: Mapping[int, int]
+) -> NDArray[np.uint8]:
+    """Turn the values of a mask into classes; see `read_mask`.
+
+    Args:
+        path: The file, for messages.
+        values: (H, W) as the file has them; NaN is no data.
+        meaning: The values that the layout has, and what each becomes.
+    """
     mask = np.full(values.shape, UNKNOWN, np.uint8)
     known = np.isnan(values)
     for value, code in meaning.items():
@@ -171,6 +189,72 @@ def read_mask(
     return mask
 
 
+@dataclass(frozen=True)
+class PatchGrid:
+    """The patches of 256×256 that cover an image; the last ones are padded, none is dropped.
+
+    Attributes:
+        name: Of the image.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        crs: The image's CRS.
+        transform: Pixel (column, row) of the image to CRS coordinates.
+        dtype: Of the pixels in the file.
+    """
+
+    name: str
+    height: int
+    width: int
+    crs: str | None = None
+    transform: Affine | None = None
+    dtype: str = "float32"
+
+    def windows(self, cols: int) -> Iterator[tuple[int, int, Window]]:
+        """Give pieces of one row and at most `cols` columns of patches, row by row.
+
+        Yields:
+            The row and the first column of a piece, and its pixels.
+        """
+        for row in range(_count(self.height)):
+            for col in range(0, _count(self.width), cols):
+                top, left = row * PATCH, col * PATCH
+                height = min(PATCH, self.height - top)
+                yield row, col, Window(left, top, min(cols * PATCH, self.width - left), height)
+
+    def cut(
+        self, image: NDArray[np.float32], mask: NDArray[np.uint8] | None, row: int, col: int
+    ) -> Iterator[RawPatch]:
+        """Cut a piece of one row of patches; see `windows`.
+
+        Args:
+            image: (C, h, w) float32, h at most 256.
+            mask: (h, w) uint8, or None.
+            row: Of the piece.
+            col: The piece's first column.
+
+        Yields:
+            Patches whose padding is NaN in the image and 255 in the mask; those that need none
+            share the piece's memory.
+        """
+        digits = len(str(max(_count(self.height), _count(self.width)) - 1))  # sort as the grid does
+        for number in range(_count(image.shape[2])):
+            across = slice(number * PATCH, (number + 1) * PATCH)
+            place = Affine.translation((col + number) * PATCH, row * PATCH)
+            yield RawPatch(
+                name=f"{self.name}-{row:0{digits}d}-{col + number:0{digits}d}",
+                image=_padded(image[:, :, across], np.nan),
+                mask=_padded_mask(None if mask is None else mask[:, across]),
+                grid=self.name,
+                row=row,
+                col=col + number,
+                crs=self.crs,
+                transform=self.transform and self.transform @ place,
+                height=image.shape[1],
+                width=image[0, 0, across].size,
+                dtype=self.dtype,
+            )
+
+
 def cut_patches(
     name: str,
     image: NDArray[np.float32],
@@ -179,7 +263,7 @@ def cut_patches(
     transform: Affine | None = None,
     dtype: str = "float32",
 ) -> Iterator[RawPatch]:
-    """Cut a chip into patches of 256×256, row by row; the last ones are padded, none is dropped.
+    """Cut a chip into patches, row by row; one that is no larger than a patch has no grid.
 
     Args:
         name: The chip's name: of the patch itself, or of the grid where there are several.
@@ -188,13 +272,9 @@ def cut_patches(
         crs: The chip's CRS.
         transform: Pixel (column, row) of the chip to CRS coordinates.
         dtype: Of the pixels in the file.
-
-    Yields:
-        Patches whose padding is NaN in the image and 255 in the mask.
     """
     height, width = image.shape[1:]
-    rows, cols = patch_count(height), patch_count(width)
-    if rows == cols == 1:
+    if max(height, width) <= PATCH:
         yield RawPatch(
             name=name,
             image=_padded(image, np.nan),
@@ -206,49 +286,20 @@ def cut_patches(
             dtype=dtype,
         )
         return
-    for row in range(rows):
-        strip = slice(row * PATCH, (row + 1) * PATCH)
-        strip_mask = None if mask is None else mask[strip]
-        yield from cut_row(name, image[:, strip], strip_mask, row, rows, crs, transform, dtype)
+    grid = PatchGrid(name, height, width, crs, transform, dtype)
+    for row, col, window in grid.windows(_count(width)):
+        rows = slice(window.row_off, window.row_off + window.height)
+        yield from grid.cut(image[:, rows], None if mask is None else mask[rows], row, col)
 
 
-def cut_row(
-    grid: str,
-    image: NDArray[np.float32],
-    mask: NDArray[np.uint8] | None,
-    row: int,
-    rows: int,
-    crs: str | None,
-    transform: Affine | None,
-    dtype: str,
-) -> Iterator[RawPatch]:
-    """Cut one row of patches, at most 256 pixels high, of a grid with `rows` rows; see above."""
-    cols = patch_count(image.shape[2])
-    digits = len(str(max(rows, cols) - 1))  # so that names sort as the grid does
-    for col in range(cols):
-        across = slice(col * PATCH, (col + 1) * PATCH)
-        height, width = image[0, :, across].shape
-        yield RawPatch(
-            name=f"{grid}-{row:0{digits}d}-{col:0{digits}d}",
-            image=_padded(image[:, :, across], np.nan),
-            mask=_padded_mask(None if mask is None else mask[:, across]),
-            grid=grid,
-            row=row,
-            col=col,
-            crs=crs,
-            transform=transform and transform @ Affine.translation(col * PATCH, row * PATCH),
-            height=height,
-            width=width,
-            dtype=dtype,
-        )
-
-
-def patch_count(pixels: int) -> int:
+def _count(pixels: int) -> int:
     """Return how many patches cover `pixels` pixels."""
     return -(-pixels // PATCH)
 
 
 def _padded(image: NDArray[np.float32], fill: float) -> NDArray[np.float32]:
+    if image.shape[1:] == (PATCH, PATCH):
+        return image
     padded = np.full((image.shape[0], PATCH, PATCH), fill, np.float32)
     padded[:, : image.shape[1], : image.shape[2]] = image
     return padded
@@ -257,6 +308,8 @@ def _padded(image: NDArray[np.float32], fill: float) -> NDArray[np.float32]:
 def _padded_mask(mask: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
     if mask is None:
         return None
+    if mask.shape == (PATCH, PATCH):
+        return mask
     padded = np.full((PATCH, PATCH), UNKNOWN, np.uint8)
     padded[: mask.shape[0], : mask.shape[1]] = mask
     return padded

@@ -16,19 +16,18 @@ from rasterio.windows import Window
 
 from sarflood.raster.cache import block_cache
 from sarflood.raster.decibel import without_fill
-from sarflood.raster.patch import DRY, PATCH, UNKNOWN, WET
+from sarflood.raster.patch import DRY, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
 from sarflood.raster.units import tell_units
 from sarflood.sources.event import Band, Label, Origin, Units
 from sarflood.sources.outlines import SUFFIXES, Outlines, read_outlines
 from sarflood.sources.pairing import admit, list_folders, list_rasters, stray
 from sarflood.sources.pixels import (
+    PatchGrid,
     check_pixels,
-    cut_row,
     georeference,
     on_grid,
     open_source,
-    patch_count,
     polarisations,
     read_mask,
 )
@@ -45,6 +44,7 @@ _NAMES = frozenset(name for forms in _FILES.values() for form in forms for name 
 LABEL_TAG = "SARFLOOD_LABEL"
 _MEANING = {0: DRY, 1: WET, 255: UNKNOWN}
 _CACHE_BYTES = 128 * 2**20
+_COLS_AT_ONCE = 16  # patches that are read as one
 
 Raster = tuple[Path, DatasetReader]
 
@@ -52,7 +52,7 @@ Raster = tuple[Path, DatasetReader]
 class SceneReader:
     """A folder with a scene, a folder of such folders, or one GeoTIFF without a mask.
 
-    The files are read by windows, with memory for one row of patches.
+    The files are read by windows, with memory for some patches of a row.
     """
 
     layout = "scene"
@@ -113,17 +113,14 @@ class SceneReader:
             if "pre" in files:
                 images.append(_open_image(stack, item, files["pre"], scene))
             mask = _open_mask(stack, item, files["mask"][0], scene) if "mask" in files else None
-            crs, transform = georeference(scene.grid[1])
-            height, width = scene.grid[1].shape
-            rows = patch_count(height)
-            for row in range(rows):
-                top = row * PATCH
-                window = Window(0, top, width, min(PATCH, height - top))
-                image = np.concatenate([part.read(window) for part in images])
+            data = scene.grid[1]
+            crs, transform = georeference(data)
+            grid = PatchGrid(item.name, data.height, data.width, crs, transform, data.dtypes[0])
+            for row, col, window in grid.windows(_COLS_AT_ONCE):
+                parts = [part.read(window) for part in images]
+                image = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 known = None if mask is None else mask.read(window)
-                yield from cut_row(
-                    item.name, image, known, row, rows, crs, transform, scene.grid[1].dtypes[0]
-                )
+                yield from grid.cut(image, known, row, col)
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,8 @@ class _Image:
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Read (2, h, w) float32; NaN is no data."""
-        image = np.concatenate([read_bands(data, window, numbers) for data, numbers in self.bands])
+        parts = [read_bands(data, window, numbers) for data, numbers in self.bands]
+        image = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return without_fill(image) if self.units == "db" else image
 
 
