@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from evaluation_events import make_events, make_split, random_model
 from PIL import Image
 
 from sarflood.evaluation import figures
+from sarflood.evaluation.data import DataChecks, data_section
 from sarflood.evaluation.evaluate import Evaluation, evaluate
 from sarflood.evaluation.examples import best_median_worst
 from sarflood.evaluation.report import write_report
@@ -37,6 +39,35 @@ GATE = {
         {"name": "IoU <west>", "observed": None, "threshold": 0.7, "passed": False},
     ],
 }
+DATA = DataChecks(
+    split={
+        "east": {
+            "train": {"patches": 60, "wet_share": 0.25},
+            "guard": {"patches": 7, "wet_share": 0.1},
+            "test": {"patches": 1200, "wet_share": 0.201},
+        },
+        "<west>": {
+            "train": {"patches": 20, "wet_share": 0.05},
+            "unlabelled": {"patches": 4, "wet_share": None},
+        },
+    },
+    leaks={"passed": True, "train": 80, "test": 1200, "val": 0, "held_out": 0, "leaking": 3},
+    validation={
+        "expectations": 52,
+        "patches": 1291,
+        "failed": 0,
+        "warnings": 2,
+        "near_duplicates": 5,
+        "drift": {
+            "east": {},
+            "<west>": {
+                "vv": {"psi": 0.2512, "ks": 0.1, "pixels": 9, "reference_pixels": 9},
+                "vh_pre": {"psi": 0.25, "ks": 0.3, "pixels": 9, "reference_pixels": 9},
+            },
+        },
+    },
+    max_psi=0.25,
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +124,7 @@ def write(
             training=TRAINING,
             events=events,
             model=model,
+            data=DATA,
             gate=gate,
         )
         return path.read_text(encoding="utf-8")
@@ -136,7 +168,7 @@ def test_a_held_out_event_is_marked_and_no_test_patch(
     path = tmp_path / "report.html"
     write_report(
         path, manifest=model.manifest, evaluation=found, training=TRAINING, events=events,
-        model=model, gate=None,
+        model=model, data=DATA, gate=None,
     )  # fmt: skip
     text = Page(path.read_text(encoding="utf-8")).text
     row = next(n for n, words in enumerate(text) if words.startswith("west (Flood of west"))
@@ -170,6 +202,34 @@ def test_gate_checks_are_shown_when_there_are_some(report: str, write: Write) ->
 
 def test_the_same_evaluation_gives_the_same_report(report: str, write: Write) -> None:
     assert write(GATE) == report
+
+
+def test_the_report_says_how_the_data_are_split_and_what_was_found_in_them(report: str) -> None:
+    text = Page(report).text
+    east = text.index("60 (25.0 % wet)")
+    assert text[east - 1 : east + 5] == [
+        "east",
+        "60 (25.0 % wet)",
+        "–",
+        "1,200 (20.1 % wet)",
+        "–",
+        "7",
+    ]
+    everything = text.index("All events")
+    assert text[everything + 1] == "80 (20.0 % wet)"
+    assert "3 of 1,200" in text
+    assert "0 failed, 2 warn" in text
+    vv, vh = text.index("0.251"), text.index("0.250")
+    assert text[vv - 2 : vv + 3] == ["<west>", "VV", "0.251", "0.100", "drifted"]
+    assert text[vh - 1 : vh + 2] == ["VH PRE", "0.250", "0.300"]
+
+
+def test_one_event_has_no_drift_and_no_total() -> None:
+    split = {"east": DATA.split["east"]}
+    alone = replace(DATA, split=split, validation={**DATA.validation, "drift": {"east": {}}})
+    text = Page(data_section(alone)).text
+    assert "All events" not in text
+    assert any("no earlier event" in words for words in text)
 
 
 def patches_with(ious: list[float], wet: int = 500) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sarflood.evaluation import figures
+from sarflood.evaluation.data import DataChecks, data_section
 from sarflood.evaluation.evaluate import Evaluation
 from sarflood.evaluation.examples import WORTH_SHOWING, best_median_worst
 from sarflood.evaluation.inputs import backscatter, model_bands
@@ -27,6 +28,7 @@ def write_report(
     training: pd.DataFrame,
     events: list[EventPatches],
     model: FloodModel,
+    data: DataChecks,
     gate: dict[str, Any] | None,
 ) -> None:
     """Write `report.html`, which loads nothing and so can be read anywhere.
@@ -38,6 +40,7 @@ def write_report(
         training: A row an epoch with `epoch`, `seconds`, `train_loss`, `val_iou`, `learning_rate`.
         events: The events that the model was evaluated on.
         model: The model, which answers the patches that are shown.
+        data: What the stages before training found in the data.
         gate: `metrics/gate.json`; None where the gate has not judged yet.
     """
     test = evaluation.metrics["test"]
@@ -49,6 +52,7 @@ def write_report(
         _training(training),
         _precision_recall(evaluation, test),
         "</div>",
+        data_section(data),
         _confusion(evaluation.test_patches),
         _patches(evaluation.test_patches, events, model),
         _provenance(manifest, events),

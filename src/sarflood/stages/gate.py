@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 
 from sarflood.errors import InputError
+from sarflood.evaluation.data import DataChecks
 from sarflood.evaluation.evaluate import Evaluation, read_patches
 from sarflood.evaluation.evaluate import evaluate as evaluate_model
 from sarflood.evaluation.report import write_report
 from sarflood.files import sha256, write_json, write_text
 from sarflood.model.package import WEIGHTS, FloodModel, load_model
+from sarflood.monitoring.drift import MAX_PSI
 from sarflood.params import load_params
 from sarflood.patches.store import open_events
 from sarflood.promotion.card import model_card
@@ -88,6 +90,12 @@ def _report(
         training=pd.read_csv(workspace.plots / "training.csv"),
         events=open_events(workspace.events),
         model=model,
+        data=DataChecks(
+            split=_read_json(workspace.metrics / "split.json"),
+            leaks=_read_json(workspace.metrics / "leaks.json"),
+            validation=_read_json(workspace.metrics / "validation.json"),
+            max_psi=MAX_PSI,
+        ),
         gate=verdict,
     )
 
