@@ -76,8 +76,9 @@ def fit(
     for name, patches in (("training", train), ("validation", val)):
         if not len(patches):
             raise InputError(
-                f"no {name} patches: the events are too small to be split; add a larger event, "
-                "or lower split.guard_patches in params.yaml"
+                f"no {name} patches: the events are too small to be split, or show the ground of "
+                "one that is left out or held out; add a larger event, or lower "
+                "split.guard_patches in params.yaml"
             )
     if not (val.masks == WET).any():
         raise InputError(

@@ -60,12 +60,12 @@ def _holder(wanted: pd.Series, values: pd.Series, ids: pd.Series) -> pd.Series:
     """Return the id of the first patch that has the wanted value."""
     known = pd.Series(ids.to_numpy(), index=values.to_numpy())
     known = known[known.index.notna() & ~known.index.duplicated()]
-    return wanted.map(known).fillna("")
+    return wanted.map(known).astype(object).fillna("")
 
 
 def _first(ids: pd.Series, found: pd.Series, partners: pd.Series) -> pd.Series:
     pairs = pd.Series(partners.to_numpy(), index=found.to_numpy(), dtype=object)
-    return ids.map(pairs[~pairs.index.duplicated()]).fillna("")
+    return ids.map(pairs[~pairs.index.duplicated()]).astype(object).fillna("")
 
 
 def _grid_distance(scored: pd.DataFrame, train: pd.DataFrame) -> NDArray[np.float64]:

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
+
+from sarflood.errors import DataRefusedError
+from sarflood.ingest.ingest import Said, ingest_event
+from sarflood.params import load_params
+from sarflood.process import git
+from sarflood.sources.simulate import simulate_event
+from sarflood.stages.evaluate import evaluate
+from sarflood.stages.leaks import leaks
+from sarflood.stages.split import split
+from sarflood.stages.train import train
+from sarflood.stages.validate import validate
+from sarflood.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+QUICK = {"width: 8": "width: 2", "depth: 4": "depth: 1", "epochs: 60": "epochs: 1"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Two labelled events, then one without labels."""
+    folder = tmp_path_factory.mktemp("accepted")
+    root = folder / "workspace"
+    root.mkdir()
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    for old, new in QUICK.items():
+        assert old in text
+        text = text.replace(old, new)
+    (root / "params.yaml").write_text(text, "utf-8")
+    (root / ".gitignore").write_text("*\n!params.yaml\n", "utf-8")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "Start")
+    workspace = Workspace(root)
+    for seed, event in enumerate(("alpha", "bravo", "charlie")):
+        source = folder / event
+        simulate_event(source, seed=seed, size=256 * 7)
+        for path in source.iterdir():
+            with rasterio.open(path, "r+") as raster:  # each event on ground of its own
+                raster.transform = Affine.translation(0, -100_000 * seed) @ raster.transform
+        if event == "charlie":
+            (source / "mask.tif").unlink()
+        params = load_params(workspace.params).validation
+        ingest_event(workspace, str(source), event, Said(), params)
+    return workspace
+
+
+@pytest.fixture
+def workspace(accepted: Workspace, tmp_path: Path) -> Workspace:
+    shutil.copytree(accepted.root, tmp_path / "workspace")
+    return Workspace(tmp_path / "workspace")
+
+
+def metrics(workspace: Workspace, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workspace.metrics / f"{name}.json").read_text("utf-8"))
+    return found
+
+
+def test_an_event_without_labels_is_judged_but_neither_trains_nor_scores(
+    workspace: Workspace,
+) -> None:
+    for stage in (validate, split, leaks, train, evaluate):
+        stage(workspace)
+    table = pd.read_parquet(workspace.split)
+    assert set(table.loc[table["event"] == "charlie", "split"]) == {"unlabelled"}
+    assert set(metrics(workspace, "validation")["drift"]["charlie"]) == {
+        "vv",
+        "vh",
+        "vv_pre",
+        "vh_pre",
+    }
+    assert metrics(workspace, "leaks")["passed"]
+    assert metrics(workspace, "training")["train_patches"] == (table["split"] == "train").sum()
+    model = json.loads((workspace.model / "model.json").read_text("utf-8"))
+    assert [item["event"] for item in model["trained_on"]] == ["alpha", "bravo"]
+    assert set(metrics(workspace, "evaluation")["events"]) == {"alpha", "bravo"}
+
+
+def test_an_event_that_is_left_out_is_all_that_is_tested(workspace: Workspace) -> None:
+    text = workspace.params.read_text("utf-8")
+    assert "leave_out: []" in text
+    workspace.params.write_text(text.replace("leave_out: []", "leave_out: [bravo]"), "utf-8")
+    for stage in (validate, split, leaks, train, evaluate):
+        stage(workspace)
+    table = pd.read_parquet(workspace.split)
+    assert set(table.loc[table["event"] == "bravo", "split"]) == {"test"}
+    assert set(table.loc[table["event"] == "alpha", "split"]) == {"train", "val", "guard"}
+    model = json.loads((workspace.model / "model.json").read_text("utf-8"))
+    assert [item["event"] for item in model["trained_on"]] == ["alpha"]
+    found = metrics(workspace, "evaluation")
+    assert set(found["events"]) == {"bravo"}
+    assert found["test"]["patches"] == (table["event"] == "bravo").sum()
+
+
+def test_a_split_that_leaks_ends_the_pipeline_before_training(workspace: Workspace) -> None:
+    validate(workspace)
+    split(workspace)
+    table = pd.read_parquet(workspace.split)
+    moved = table.index[(table["event"] == "alpha") & (table["split"] == "guard")]
+    table.loc[moved, "split"] = "train"
+    table.to_parquet(workspace.split, index=False)
+    with pytest.raises(DataRefusedError, match=r"alpha/.*nearer than 1"):
+        leaks(workspace)
+    found = metrics(workspace, "leaks")
+    assert not found["passed"]
+    assert found["leaking"] > 0
