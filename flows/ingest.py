@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -17,6 +18,8 @@ from sarflood.ingest.track import track_event
 from sarflood.params import load_params
 from sarflood.sources.event import as_units
 from sarflood.workspace import Workspace
+
+SAY_EVERY_S = 5.0  # how long reading goes on without a word
 
 
 @flow(name="ingest", flow_run_name="ingest {event}", validate_parameters=False)
@@ -57,9 +60,13 @@ def take_in(workspace: Workspace, source: str, event: str, said: Said) -> Ingest
     """Read the source patch by patch and judge it; leaves the validation table."""
     logger = get_run_logger()
 
-    def progress(done: int, total: int) -> None:
-        if done == total or done % max(1, total // 10) == 0:
-            logger.info("%s: %d of %d items read", event, done, total)
+    said_last = time.monotonic()
+
+    def progress(done: int, total: int, patches: int) -> None:
+        nonlocal said_last
+        if done == total or time.monotonic() - said_last >= SAY_EVERY_S:
+            said_last = time.monotonic()
+            logger.info("%s: %d of %d items read, %d patches", event, done, total, patches)
 
     params = load_params(workspace.params).validation
     done = ingest_event(workspace, source, event, said, params, progress, logger.warning)

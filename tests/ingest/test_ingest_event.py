@@ -19,6 +19,7 @@ from sarflood.ingest.track import track_event
 from sarflood.params import load_params
 from sarflood.patches.store import open_event
 from sarflood.process import dvc, git
+from sarflood.sources.simulate import simulate_event
 from sarflood.workspace import Workspace
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").validation
@@ -174,7 +175,7 @@ def test_a_killed_ingest_leaves_no_event_and_can_be_run_again(
         "from sarflood.ingest import ingest\n"
         "from sarflood.params import load_params\n"
         "from sarflood.workspace import Workspace\n"
-        "def progress(done, total):\n"
+        "def progress(done, total, patches):\n"
         "    if done == 5: os.kill(os.getpid(), 9)\n"
         "root, source, params = map(Path, sys.argv[1:])\n"
         "ingest.ingest_event(Workspace(root), str(source), 'alabama', ingest.Said(),\n"
@@ -211,7 +212,7 @@ def test_the_same_source_again_is_not_read_again(workspace: Workspace, source: P
     first = take(workspace, source)
     seen: list[int] = []
     again = ingest_event(
-        workspace, str(source), "alabama", Said(), PARAMS, lambda done, _: seen.append(done)
+        workspace, str(source), "alabama", Said(), PARAMS, lambda done, *_: seen.append(done)
     )
     assert seen == []
     assert again.verdict is None
@@ -331,7 +332,7 @@ def test_killed_at_any_moment_there_is_the_whole_event_or_none(
 
 
 def test_an_interrupted_ingest_cleans_up(workspace: Workspace, source: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int, total: int, patches: int) -> None:
         if done == 4:
             raise KeyboardInterrupt
 
@@ -339,6 +340,22 @@ def test_an_interrupted_ingest_cleans_up(workspace: Workspace, source: Path) -> 
         ingest_event(workspace, str(source), "alabama", Said(), PARAMS, interrupt)
     assert not workspace.events.exists()
     assert not list(workspace.cache.rglob("*.npy"))
+
+
+def test_progress_counts_the_patches_of_a_single_scene(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    simulate_event(tmp_path / "scene", seed=0, size=3 * 256)
+    told: list[tuple[int, int, int]] = []
+    ingest_event(
+        workspace,
+        str(tmp_path / "scene"),
+        "typhoon",
+        Said(),
+        PARAMS,
+        lambda *progress: told.append(progress),
+    )
+    assert told == [(0, 1, patch) for patch in range(1, 10)] + [(1, 1, 9)]
 
 
 def test_a_full_disk_leaves_nothing_half(workspace: Workspace, source: Path) -> None:

@@ -88,7 +88,7 @@ def ingest_event(
         event_id: The event's id.
         said: What the user says of it.
         params: The limits of validation.
-        on_progress: Is told the items done, and in all.
+        on_progress: Is told the items done, those in all, and the patches so far, often.
         on_wait: Is told that another command has to end first.
 
     Raises:

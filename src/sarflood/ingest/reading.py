@@ -27,7 +27,7 @@ _UNITS_PIXELS = 100  # fewer do not tell
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Progress = Callable[[int, int], object]  # items done, items in all
+Progress = Callable[[int, int, int], object]  # items done, items in all, patches so far
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,17 @@ class Reading:
         its first patches written all the same: its refusal is of the whole item.
         """
         refusals: list[Refusal] = []
+        patches = 0
         with ThreadPoolExecutor(_threads(), thread_name_prefix="ingest") as pool:
             try:
                 for done, item in enumerate(_ahead(pool, self._begin, items), start=1):
-                    refusals += self._write(writer, pool, *item)
+                    for patch in self._patches(pool, refusals, *item):
+                        writer.write(patch)
+                        patches += 1
+                        if on_progress:
+                            on_progress(done - 1, len(items), patches)
                     if on_progress:
-                        on_progress(done, len(items))
+                        on_progress(done, len(items), patches)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -77,16 +82,16 @@ class Reading:
             return item, found, str(error)
         return item, found, None
 
-    def _write(
+    def _patches(
         self,
-        writer: PatchWriter,
         pool: ThreadPoolExecutor,
+        refusals: list[Refusal],
         item: Item,
         found: list[Described | str] | None,
         problem: str | None,
-    ) -> list[Refusal]:
+    ) -> Iterator[Described]:
+        """Give an item's patches; what cannot be used of it is added to `refusals`."""
         usable, empty = 0, []
-        refusals = []
         patches: Iterator[Described | str]
         if found is None:
             patches = _ahead(
@@ -99,13 +104,13 @@ class Reading:
                 if isinstance(patch, str):
                     empty.append(patch)
                 else:
-                    writer.write(patch)
                     usable += 1
+                    yield patch
         except BadSourceError as error:
             problem = str(error)
         if problem:
             refusals.append(Refusal(item, None, (problem,)))
-        return refusals + [Refusal(item, name, (EMPTY,), keep=not usable) for name in empty]
+        refusals += [Refusal(item, name, (EMPTY,), keep=not usable) for name in empty]
 
     def _described(self, patch: RawPatch, item: Item) -> Described | str:
         """Return the patch as it is stored, or the name of an empty one."""
