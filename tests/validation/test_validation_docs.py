@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -112,3 +114,11 @@ def test_each_asset_is_there_and_together_they_are_small() -> None:
     there = {path.name for path in folder.iterdir()}
     assert there == {name for name in docs_module.ASSETS.values() if name} | {"LICENSES.txt"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 600_000
+
+
+def test_the_page_of_rules_is_what_the_suite_asks() -> None:
+    root = Path(__file__).parents[2]
+    made = subprocess.run(
+        [sys.executable, root / "scripts" / "rules.py"], check=True, capture_output=True
+    )
+    assert (root / "docs" / "rules.md").read_bytes() == made.stdout
