@@ -25,8 +25,9 @@ def page() -> str:
     params = load_params(Path(__file__).parents[1] / "params.yaml").validation
     rows = []
     for rule in build_suite(("vv", "vh"), "db", params, labelled=True):
-        cells = [rule.meta["group"], rule.meta["name"], rule.meta["scope"], rule.severity.value]
-        rows.append("| " + " | ".join([*cells, rule.meta["reason"].replace("|", "\\|")]) + " |\n")
+        meta = rule.meta or {}
+        cells = [meta["group"], meta["name"], meta["scope"], rule.severity.value, meta["reason"]]
+        rows.append(f"| {' | '.join(cells)} |\n")
     return _HEAD + "".join(rows)
 
 

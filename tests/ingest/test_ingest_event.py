@@ -342,6 +342,18 @@ def test_an_interrupted_ingest_cleans_up(workspace: Workspace, source: Path) -> 
     assert not list(workspace.cache.rglob("*.npy"))
 
 
+def test_an_event_that_no_model_could_train_on_with_the_others_is_refused_at_once(
+    workspace: Workspace, source: Path, tmp_path: Path
+) -> None:
+    take(workspace, source)
+    simulate_event(tmp_path / "scene", seed=0, size=2 * 256)
+    with pytest.raises(InputError, match=r"typhoon: vv, vh, vv_pre, vh_pre in db, label flood"):
+        take(workspace, tmp_path / "scene", "typhoon")
+    assert not (workspace.events / "typhoon").exists()
+    (tmp_path / "scene" / "mask.tif").unlink()
+    assert take(workspace, tmp_path / "scene", "typhoon").accepted == 4, "it trains nothing"
+
+
 def test_progress_counts_the_patches_of_a_single_scene(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from sarflood.ingest.quarantine import Refusal, put_into_quarantine
 from sarflood.ingest.reading import EMPTY, Progress, Reading
 from sarflood.params import ValidationParams
 from sarflood.patches.store import PatchWriter, stored_patches
-from sarflood.sources.event import Event, Units, check_event_id
+from sarflood.sources.event import Event, Units, check_event_id, common_kind
 from sarflood.sources.fetch import local_copy
 from sarflood.sources.manifest import SourceManifest, read_manifest
 from sarflood.sources.reader import Facts, Item
@@ -93,7 +93,8 @@ def ingest_event(
 
     Raises:
         InputError: The source is of no known layout, has no readable patch or contradicts what is
-            said of it, or the id is taken by an event of other content.
+            said of it, the id is taken by an event of other content, or accepted events with labels
+            have other bands, units or labels.
         DataRefusedError: More than `max_bad_share` of the patches are bad, or the event as a whole
             is; its files are in quarantine.
         SarfloodError: The event cannot be stored, such as on a full disk.
@@ -104,6 +105,8 @@ def ingest_event(
         reader = recognise(root)
         facts = reader.facts(root)
         event = _manifest(root, facts, read_manifest(root), event_id, said)
+        if event.label:
+            common_kind([event, *_others(workspace.events, event_id)])
         items = {item.name: item for item in reader.items(root)}
         if said.reproject:
             items = {name: replace(item, reproject=True) for name, item in items.items()}
@@ -163,6 +166,11 @@ def _manifest(
         source=manifest.source or facts.origin,
         hold_out=said.hold_out,
     )
+
+
+def _others(events: Path, event_id: str) -> list[Event]:
+    paths = sorted(events.glob("*/event.yaml"))
+    return [Event.read(path) for path in paths if path.parent.name != event_id]
 
 
 @contextmanager

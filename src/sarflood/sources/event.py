@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -74,6 +75,27 @@ class Event(_Closed):
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
             raise InputError(f"{path}: not an event manifest: {error}") from error
+
+
+def common_kind(events: Iterable[Event]) -> tuple[tuple[Band, ...], Units]:
+    """Return the bands and units of the events with labels; of all, where none has labels.
+
+    Raises:
+        InputError: They differ in bands, units or label, so that no model can train on all.
+    """
+    everything = list(events)
+    found = [item for item in everything if item.label] or everything
+    kinds = {(item.bands, item.units, item.label) for item in found}
+    if len(kinds) > 1:
+        named = "; ".join(
+            f"{item.id}: {', '.join(item.bands)} in {item.units}, label {item.label or 'none'}"
+            for item in found
+        )
+        raise InputError(
+            f"events of different bands, units or labels cannot train one model ({named}); keep "
+            "them in workspaces of their own, made by `sarflood init`"
+        )
+    return found[0].bands, found[0].units
 
 
 def as_units(text: str | None) -> Units | None:

@@ -14,7 +14,7 @@ from sarflood.monitoring.drift import drift_of
 from sarflood.params import load_params
 from sarflood.patches.sketch import near_duplicates
 from sarflood.patches.store import EventPatches, open_events
-from sarflood.sources.event import Band, Units
+from sarflood.sources.event import common_kind
 from sarflood.stages import run_stage, warn
 from sarflood.validation.checkpoint import validate_table
 from sarflood.validation.docs import add_page
@@ -39,7 +39,7 @@ def validate(workspace: Workspace) -> None:
         raise InputError(
             f"{workspace.events}: no event yet; `sarflood ingest SOURCE --event ID` brings one in"
         )
-    bands, units = _kind(workspace, events)
+    bands, units = common_kind(item.event for item in events)
     for item in events:
         if (item.event.bands, item.event.units) != (bands, units):
             warn(f"event {item.event.id} has other bands or units: judged when it came, not here")
@@ -101,23 +101,6 @@ def _pictures(events: list[EventPatches], verdict: Verdict) -> list[Picture]:
             why = tuple(reasons[name])
             pictures.append(Picture(name, why, item.event.bands, image, mask))
     return pictures
-
-
-def _kind(workspace: Workspace, events: list[EventPatches]) -> tuple[tuple[Band, ...], Units]:
-    """Return the bands and units of the events with labels, which all must share."""
-    manifests = [item.event for item in events]
-    manifests = [item for item in manifests if item.label] or manifests
-    kinds = {(item.bands, item.units) for item in manifests}
-    if len(kinds) > 1 or len({item.label for item in manifests}) > 1:
-        named = "; ".join(
-            f"{item.id}: {', '.join(item.bands)} in {item.units}, label {item.label or 'none'}"
-            for item in manifests
-        )
-        raise InputError(
-            f"{workspace.events}: events of different bands, units or labels cannot train one "
-            f"model ({named}); keep them in workspaces of their own"
-        )
-    return kinds.pop()
 
 
 if __name__ == "__main__":
