@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from sarflood.errors import InputError
 from sarflood.params import SplitParams
+from sarflood.patches.ground import footprints, overlaps
 from sarflood.patches.sketch import sketch
 from sarflood.patches.split import split_events
 from sarflood.patches.store import EventPatches
@@ -142,6 +143,34 @@ def test_patches_without_a_place_are_split_by_scenes_that_their_edges_tell() -> 
     assert set(PARTS) <= set(parts)
 
 
+def test_a_single_mosaic_without_a_place_is_cut_where_its_edges_tell() -> None:
+    """As the tiles of one scene whose georeference was lost: 6 rows of 8."""
+    field = gaussian_filter(np.random.default_rng(3).normal(0, 40, (6 * 256, 8 * 256)), 4)
+    row, col = (axis.ravel() for axis in np.mgrid[:6, :8])
+    order = np.random.default_rng(0).permutation(48)
+    row, col = row[order], col[order]
+    images = np.stack(
+        [
+            field[256 * r : 256 * r + 256, 256 * c : 256 * c + 256]
+            for r, c in zip(row, col, strict=True)
+        ]
+    )
+    index = grid(6, 8).iloc[order].assign(grid=None)
+    parts = split(event(index, images=images[:, None].astype(np.float16))).to_numpy()
+    assert set(PARTS) <= set(parts)
+    places = np.column_stack([row, col])
+    assert apart([places[parts == part] for part in PARTS]) > PARAMS.guard_patches
+
+
+def test_chips_of_one_mosaic_are_cut_by_the_ground_that_they_cover() -> None:
+    """Single files with a georeference, side by side: no grid says so."""
+    index = at(grid(12, 10)).assign(grid=None)
+    parts = split(event(index))
+    assert set(PARTS) <= set(parts)
+    places = [index.loc[parts == part, ["row", "col"]].to_numpy() for part in PARTS]
+    assert apart(places) > PARAMS.guard_patches
+
+
 def mosaics(order: np.ndarray) -> np.ndarray:
     """Tiles of smooth random fields, so that neighbours continue each other at their edges."""
     rng = np.random.default_rng(5)
@@ -249,6 +278,44 @@ def test_a_left_out_event_is_all_test_and_the_others_train() -> None:
     assert {"train", "val"} <= set(parts[:120])
     with pytest.raises(InputError, match=r"leave_out names 'g'; labelled events are e, f"):
         split(first, second, params=PARAMS.model_copy(update={"leave_out": ("g",)}))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 9),
+            st.integers(1, 9),
+            st.integers(0, 24),
+            st.sampled_from(["labelled", "held out", "unlabelled", "chips"]),
+        ),
+        min_size=2,
+        max_size=5,
+    ),
+    st.integers(0, 2),
+    st.booleans(),
+)
+def test_nothing_scored_is_nearer_to_training_than_the_guard(
+    shapes: list[tuple[int, int, int, str]], guard: int, leave_out: bool
+) -> None:
+    events = []
+    for number, (rows, cols, east, kind) in enumerate(shapes, start=1):
+        index = at(grid(rows, cols, number), east * 1280.0)
+        if kind == "unlabelled":
+            index = index.assign(wet_share=np.nan)
+        if kind == "chips":
+            index = index.assign(grid=None)
+        events.append(event(index, f"e{number}", number, hold_out=kind == "held out"))
+    left_out = ("e1",) if leave_out and shapes[0][3] != "unlabelled" else ()
+    params = PARAMS.model_copy(update={"guard_patches": guard, "leave_out": left_out})
+    table = pd.concat([item.index for item in events], ignore_index=True)
+    table["split"] = split_events(events, params)["split"]
+    trained = table[table["split"] == "train"]
+    scored = table[table["split"].isin(["val", "test", "held_out"])]
+    near, _ = overlaps(footprints(scored, guard), footprints(trained, guard))
+    assert not len(near)
+    if left_out:
+        assert set(table.loc[table["split"] == "test", "event"]) <= {"e1"}
 
 
 def test_nothing_that_a_left_out_event_shows_trains() -> None:

@@ -103,7 +103,9 @@ def test_copies_shifts_masks_and_ground_in_other_events_leak(tmp_path: Path) -> 
     one = max(patches, key=lambda patch: np.count_nonzero(patch.mask == 1))
     other = raw_patches(2)
     shifted = np.roll(one.image, 60, axis=1)
+    beside = Affine.translation(-1.9 * 256, 0)
     assert one.mask is not None
+    assert one.transform is not None
     spoiled = [
         replace(
             one, name="copy", mask=np.roll(one.mask, 3, axis=0), grid=None, crs=None, transform=None
@@ -119,6 +121,7 @@ def test_copies_shifts_masks_and_ground_in_other_events_leak(tmp_path: Path) -> 
         ),
         replace(other[9], name="mask", mask=one.mask, grid=None, crs=None, transform=None),
         replace(other[11], name="ground", transform=one.transform, grid=None),
+        replace(other[12], name="beside", transform=one.transform @ beside, grid=None),
         replace(other[10], name="far", grid=None, crs=None, transform=None),
     ]
     write(tmp_path, "a", patches)
@@ -127,13 +130,14 @@ def test_copies_shifts_masks_and_ground_in_other_events_leak(tmp_path: Path) -> 
     found = {}
     for patch in spoiled:
         split = parts_of(events, [f"b/{patch.name}"], [f"a/{one.name}"])
-        row = leak_table(events, split).iloc[0]
+        row = leak_table(events, split, 1).iloc[0]
         found[patch.name] = {name for name in row.index if row[name] == f"b/{patch.name}"}
     assert found == {
         "copy": {"copy_in_train", "near_copy_in_train"},
         "shifted": {"near_copy_in_train"},
         "mask": {"mask_in_train"},
-        "ground": {"ground_in_train"},
+        "ground": {"ground_in_train", "near_train"},
+        "beside": {"near_train"},
         "far": set(),
     }
 

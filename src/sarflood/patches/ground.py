@@ -13,30 +13,51 @@ from pyproj import CRS, Transformer
 
 from sarflood.raster.patch import PATCH
 
+_METRES_A_DEGREE = 111_320.0
 _MIN_OVERLAP = 0.02  # of the smaller patch: less is the rounding of a border
 
 Footprints = NDArray[np.object_]
 
 
-def footprints(index: pd.DataFrame) -> Footprints:
+def footprints(index: pd.DataFrame, guard: float = 0.0) -> Footprints:
     """Return the (N,) outlines of patches in longitude and latitude; None without georeference.
 
     Args:
         index: `crs` and `transform`, a row a patch.
+        guard: Outlines are widened, so that patches nearer to each other than this overlap; in
+            patches.
     """
+    margin = guard * PATCH / 2
     outlines = np.full(len(index), None, dtype=object)
     for crs, rows in index.reset_index(drop=True).groupby("crs"):
         affines = [Affine(*json.loads(text)) for text in rows["transform"]]
-        corners = np.array([_corners(affine) for affine in affines])  # (n, 5, 2)
+        corners = np.array([_corners(affine, margin) for affine in affines])  # (n, 5, 2)
         to_globe = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
         lon, lat = to_globe.transform(corners[..., 0], corners[..., 1])
         outlines[rows.index] = shapely.polygons(np.stack([lon, lat], axis=-1))
     return outlines
 
 
-def _corners(affine: Affine) -> list[tuple[float, float]]:
-    ring = ((0, 0), (PATCH, 0), (PATCH, PATCH), (0, PATCH), (0, 0))
+def _corners(affine: Affine, margin: float) -> list[tuple[float, float]]:
+    low, high = -margin, PATCH + margin
+    ring = ((low, low), (high, low), (high, high), (low, high), (low, low))
     return [affine @ corner for corner in ring]
+
+
+def positions(index: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the (N, 2) rows and columns of patches on a grid over the ground, as wide as a patch.
+
+    Args:
+        index: `crs` and `transform`, a row a patch; all have both.
+    """
+    centres = shapely.get_coordinates(shapely.centroid(footprints(index)))
+    lon, lat = centres.T
+    metres = np.column_stack([-lat, lon * np.cos(np.radians(lat.mean()))]) * _METRES_A_DEGREE
+    sides = np.sqrt(shapely.area(footprints(index)) * np.cos(np.radians(lat))) * _METRES_A_DEGREE
+    places: NDArray[np.int64] = np.floor((metres - metres.min(axis=0)) / np.median(sides)).astype(
+        np.int64
+    )
+    return places
 
 
 def overlaps(left: Footprints, right: Footprints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

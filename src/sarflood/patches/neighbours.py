@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sarflood.patches.ground import footprints, overlaps
+from sarflood.patches.ground import positions as ground_positions
 from sarflood.patches.similarity import edge_continuations
 from sarflood.patches.sketch import near_duplicates
 
@@ -21,18 +25,18 @@ def related(index: pd.DataFrame, images: NDArray[np.float16], guard: int) -> Pai
     Args:
         index: The event's index, or rows of it.
         images: (N, C, 256, 256) of these rows; read only where there is neither grid nor CRS.
-        guard: Patches of one grid count as neighbours up to this distance.
+        guard: In patches: what is nearer counts as neighbours.
 
     Returns:
-        Pairs of positions: on one grid within `guard` (rows and columns), with footprints in
-        common, with edges that continue each other, near-duplicates.
+        Pairs of positions: on one grid within `guard` (rows and columns), on ground nearer than
+        `guard` patches, with edges that continue each other, near-duplicates.
     """
     ids = pd.Index(index["id"])
     copies = near_duplicates(index[["id", "sketch"]])
     found = [np.column_stack([ids.get_indexer(copies[name]) for name in ("first", "second")])]
     found.append(_on_grids(index, guard))
     if index["crs"].notna().any():
-        outlines = footprints(index)
+        outlines = footprints(index, guard)
         found.append(np.column_stack(overlaps(outlines, outlines)))
     alone = np.flatnonzero(index["grid"].isna() & index["crs"].isna())
     if alone.size > 1:
@@ -55,6 +59,63 @@ def _on_grids(index: pd.DataFrame, guard: int) -> Pairs:
                 both = positions.merge(moved, on=["grid", "row", "col"])
                 pairs.append(both[["place_x", "place_y"]].to_numpy(np.int64))
     return np.concatenate(pairs)
+
+
+def positions(index: pd.DataFrame, images: NDArray[np.float16], guard: int) -> NDArray[np.int64]:
+    """Lay the patches of one event out on one grid, as far as their neighbours are known.
+
+    Args:
+        index: The event's index, or rows of it.
+        images: (N, C, 256, 256) of these rows; read only where there is neither grid nor CRS.
+        guard: Patches that stay free between those of which nothing says how they lie to each
+            other.
+
+    Returns:
+        (N, 2) rows and columns from 0: of the ground where there is a georeference, else of the
+        source's own grids, else as edges continue each other; these kinds, grids and clusters of
+        patches stand side by side.
+    """
+    places = np.zeros((len(index), 2), np.int64)
+    georeferenced = index["crs"].notna().to_numpy()
+    on_grid = index["grid"].notna().to_numpy() & ~georeferenced
+    alone = ~georeferenced & ~on_grid
+    clusters: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    if georeferenced.any():
+        clusters.append((np.flatnonzero(georeferenced), ground_positions(index[georeferenced])))
+    for _, rows in index.reset_index(drop=True)[on_grid].groupby("grid"):
+        clusters.append((rows.index.to_numpy(), rows[["row", "col"]].to_numpy(np.int64)))
+    if alone.any():
+        members = np.flatnonzero(alone)
+        clusters += [(members[part], there) for part, there in _laid_out(images[members])]
+    free = 0
+    for members, there in clusters:
+        places[members] = there - there.min(axis=0)
+        places[members, 1] += free
+        free = int(places[members, 1].max()) + 1 + guard
+    return places
+
+
+def _laid_out(
+    images: NDArray[np.float16],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Give the clusters of patches that edges join, with the rows and columns in each."""
+    edges = edge_continuations(images)
+    steps: defaultdict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for one, other, down, right in edges[["first", "second", "down", "right"]].to_numpy(np.int64):
+        steps[one].append((other, down, right))
+        steps[other].append((one, -down, -right))
+    seen: dict[int, tuple[int, int]] = {}
+    for start in range(len(images)):
+        if start in seen:
+            continue
+        cluster, seen[start] = [start], (0, 0)
+        for patch in cluster:  # grows as its neighbours are found
+            row, col = seen[patch]
+            for other, down, right in steps[patch]:
+                if other not in seen:
+                    seen[other] = (row + down, col + right)
+                    cluster.append(other)
+        yield np.array(cluster), np.array([seen[patch] for patch in cluster])
 
 
 def groups(pairs: Pairs, count: int) -> NDArray[np.int64]:

@@ -30,14 +30,15 @@ def edge_continuations(images: NDArray[np.float16]) -> pd.DataFrame:
         images: (N, C, H, W), NaN no data; read patch by patch.
 
     Returns:
-        `first` and `second` (positions, `first` left of or above `second`), `correlation`.
+        `first` and `second` (positions), `down` and `right` (rows and columns from the first to the
+        second: 0 and 1, or 1 and 0), `correlation`.
     """
     edges = [_edges(image) for image in images]
     pairs = []
-    for ending, beginning in (("right", "left"), ("bottom", "top")):
+    for ending, beginning, down in (("right", "left", 0), ("bottom", "top", 1)):
         ends, begins = (np.stack([edge[side] for edge in edges]) for side in (ending, beginning))
-        pairs += list(_mutual_best(ends, begins))
-    return pd.DataFrame(pairs, columns=["first", "second", "correlation"])
+        pairs += [(end, begin, down, 1 - down, r) for end, begin, r in _mutual_best(ends, begins)]
+    return pd.DataFrame(pairs, columns=["first", "second", "down", "right", "correlation"])
 
 
 def _edges(image: NDArray[np.float16]) -> dict[str, Lines]:

@@ -2,11 +2,12 @@
 
 Patches of a few large grids are split by whole strips of them, never tile by tile, with unused
 patches between the strips. Patches of many small places, and those without a place, are joined to
-groups that show the same ground or ground side by side, and split by whole groups.
+groups that show the same ground or ground side by side, and split by whole groups; where nearly all
+hang together, they are laid out on a grid and split by strips of that.
 
-Events are split in the order in which they were accepted, each in the light of earlier ones: where
-it shows the ground of an earlier event it follows that one's split. So a new event never moves a
-patch of another one.
+Events are split in the order in which they were accepted, each in the light of earlier ones: what
+lies on or near the ground of an earlier event follows that one's split. So a new event never moves
+a patch of another one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from sarflood.errors import InputError
 from sarflood.params import SplitParams
 from sarflood.patches.ground import footprints, overlaps
-from sarflood.patches.neighbours import groups, related
+from sarflood.patches.neighbours import groups, positions, related
 from sarflood.patches.sketch import near_duplicates
 from sarflood.patches.store import EventPatches
 
@@ -88,7 +89,9 @@ def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) ->
     labelled = index["wet_share"].notna().to_numpy()
     parts = np.full(len(index), UNLABELLED, dtype="<U10")
     if item.event.hold_out:
-        parts[labelled] = HELD_OUT
+        rows = np.flatnonzero(labelled)
+        earlier = _earlier_parts(index.iloc[rows], done, params.guard_patches)
+        parts[rows] = np.where(np.isin(earlier, (TRAIN, VAL, GUARD)), GUARD, HELD_OUT)
         return parts
     if item.event.id in params.leave_out:
         parts[labelled] = TEST
@@ -97,24 +100,31 @@ def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) ->
         return parts
     rows = np.flatnonzero(labelled)
     pairs = related(index.iloc[rows], item.images[rows], params.guard_patches)
-    own = _split_alone(index.iloc[rows], pairs, params)
+    own = _split_alone(index.iloc[rows], item.images[rows], pairs, params)
     if params.leave_out:
         own[own == TEST] = TRAIN
-    earlier = _earlier_parts(index.iloc[rows], done)
-    inherited = np.isin(earlier, (TRAIN, VAL, TEST, GUARD))
+    earlier = _earlier_parts(index.iloc[rows], done, params.guard_patches)
+    # What is held out or left out is scored alone: nothing near it may train.
+    earlier[(earlier == HELD_OUT) | ((earlier == TEST) & bool(params.leave_out))] = GUARD
+    inherited = earlier != ""
     own[inherited] = earlier[inherited]
     parts[rows] = _guarded(own, pairs, inherited)
     return parts
 
 
-def _split_alone(index: pd.DataFrame, pairs: NDArray[np.int64], params: SplitParams) -> Parts:
+def _split_alone(
+    index: pd.DataFrame, images: NDArray[np.float16], pairs: NDArray[np.int64], params: SplitParams
+) -> Parts:
     wet = (index["wet_share"] * index["valid_share"]).to_numpy()
     if index["grid"].notna().all() and index["grid"].nunique() < MANY_PLACES:
-        return _by_strips(index, wet, params)
+        return _by_strips(index[["row", "col"]].to_numpy(np.int64), wet, params)
     # Tiles of one chip are one place, whatever the guard distance.
     places = index["grid"].fillna(index["id"])
     chips = np.column_stack([np.arange(len(index)), places.map(_first_position(places))])
-    return _by_groups(groups(np.concatenate([pairs, chips]), len(index)), wet, index, params)
+    parts = _by_groups(groups(np.concatenate([pairs, chips]), len(index)), wet, index, params)
+    if TEST in parts:
+        return parts
+    return _by_strips(positions(index, images, params.guard_patches), wet, params)
 
 
 def _first_position(places: pd.Series) -> dict[str, int]:
@@ -148,23 +158,29 @@ def _by_groups(
     return best
 
 
-def _earlier_parts(index: pd.DataFrame, done: list[pd.DataFrame]) -> Parts:
-    """Return the part of an earlier event that shows the same; `guard` where there are several."""
+def _earlier_parts(index: pd.DataFrame, done: list[pd.DataFrame], guard: int) -> Parts:
+    """Return the part of what earlier events have on the same ground and near it, or as a copy.
+
+    Returns:
+        (N,) that part; `guard` where there are several, or only unused patches on the same ground;
+        empty where there is nothing.
+    """
     parts = np.full(len(index), "", dtype="<U10")
     if not done:
         return parts
     before = pd.concat(done, ignore_index=True)
-    outlines, earlier = footprints(index), footprints(before)
-    own, other = overlaps(outlines, earlier)
+    kinds = before["split"].to_numpy()
+    near, neighbour = overlaps(footprints(index, guard), footprints(before, guard))
     copies = near_duplicates(index[["id", "sketch"]], before[["id", "sketch"]])
-    own = np.concatenate([own, pd.Index(index["id"]).get_indexer(copies["first"])])
-    other = np.concatenate([other, pd.Index(before["id"]).get_indexer(copies["second"])])
-    seen = pd.DataFrame({"own": own, "part": before["split"].to_numpy()[other]})
-    # What is held out or left out is only ever scored: nothing of it may train.
-    seen = seen[seen["part"] != UNLABELLED]
-    found = seen.groupby("own")["part"]
-    one = (found.nunique() == 1) & (found.first() != HELD_OUT)
-    parts[one.index.to_numpy(np.int64)] = found.first().where(one, GUARD).to_numpy(str)
+    near = np.concatenate([near, pd.Index(index["id"]).get_indexer(copies["first"])])
+    neighbour = np.concatenate([neighbour, pd.Index(before["id"]).get_indexer(copies["second"])])
+    seen = pd.DataFrame({"own": near, "part": kinds[neighbour]})
+    found = seen[~seen["part"].isin([UNLABELLED, GUARD])].groupby("own")["part"]
+    first = found.first().where(found.nunique() == 1, GUARD)
+    parts[first.index.to_numpy(np.int64)] = first.to_numpy(str)
+    own, other = overlaps(footprints(index), footprints(before))
+    unused = pd.Series(kinds[other] == GUARD).groupby(own).all()
+    parts[unused.index[unused].to_numpy(np.int64)] = GUARD
     return parts
 
 
@@ -193,26 +209,30 @@ class _Strip:
         return self.end + guard <= other.start or other.end + guard <= self.start
 
 
-def _by_strips(index: pd.DataFrame, wet: NDArray[np.float64], params: SplitParams) -> Parts:
+def _by_strips(places: NDArray[np.int64], wet: NDArray[np.float64], params: SplitParams) -> Parts:
     """Choose the axis and the two strips that cost least; see `_cost`.
 
     The strips are cut at the same rows or columns in all grids, so that scenes of one place are cut
     alike.
+
+    Args:
+        places: (N, 2) rows and columns.
+        wet: (N,) the wet share of each patch.
+        params: Shares and guard distance.
     """
-    best_cost, best = np.inf, np.full(len(index), TRAIN, dtype="<U10")
-    for axis in ("row", "col"):
-        positions = index[axis].to_numpy(np.int64) - index[axis].min()
-        for test, val in _strips(positions, params):
-            assigned = _assign(positions, test, val, params.guard_patches)
+    best_cost, best = np.inf, np.full(len(places), TRAIN, dtype="<U10")
+    for along in (places - places.min(axis=0)).T:
+        for test, val in _strips(along, params):
+            assigned = _assign(along, test, val, params.guard_patches)
             cost = _cost(assigned, wet)
             if cost < best_cost:
                 best_cost, best = cost, assigned
     return best
 
 
-def _strips(positions: NDArray[np.int64], params: SplitParams) -> list[tuple[_Strip, _Strip]]:
+def _strips(along: NDArray[np.int64], params: SplitParams) -> list[tuple[_Strip, _Strip]]:
     """List the pairs of test and validation strips that are apart and take half at most."""
-    before = np.concatenate([[0], np.cumsum(np.bincount(positions))])  # patches before a position
+    before = np.concatenate([[0], np.cumsum(np.bincount(along))])  # patches before a position
     tests = _strips_of(before, params.test_share)
     vals = _strips_of(before, params.val_share)
     half = before[-1] / 2
@@ -236,13 +256,13 @@ def _strips_of(before: NDArray[np.int64], share: float) -> list[_Strip]:
     return strips
 
 
-def _assign(positions: NDArray[np.int64], test: _Strip, val: _Strip, guard: int) -> Parts:
-    assigned = np.full(len(positions), TRAIN, dtype="<U10")
+def _assign(along: NDArray[np.int64], test: _Strip, val: _Strip, guard: int) -> Parts:
+    assigned = np.full(len(along), TRAIN, dtype="<U10")
     for strip in (test, val):
-        near = (positions >= strip.start - guard) & (positions < strip.end + guard)
+        near = (along >= strip.start - guard) & (along < strip.end + guard)
         assigned[near] = GUARD
     for name, strip in ((TEST, test), (VAL, val)):
-        assigned[(positions >= strip.start) & (positions < strip.end)] = name
+        assigned[(along >= strip.start) & (along < strip.end)] = name
     return assigned
 
 

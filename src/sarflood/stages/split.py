@@ -24,7 +24,7 @@ def split(workspace: Workspace) -> None:
             for part, wet in item.index["wet_share"].groupby(parts)
         }
         if set(parts) == {"train"} and not params.split.leave_out:
-            warn(f"event {item.event.id} is too small to be split: it trains, but is not tested")
+            warn(f"event {item.event.id} cannot be split: it trains, but is not tested")
     with replacing(workspace.split) as temporary:
         table.to_parquet(temporary, index=False)
     write_json(workspace.metrics / "split.json", counts)

@@ -19,23 +19,26 @@ from sarflood.validation.verdict import Verdict
 SCORED = ("test", "val", "held_out")
 COPY, NEAR_COPY, SAME_MASK = "copy_in_train", "near_copy_in_train", "mask_in_train"
 GRID_DISTANCE, SAME_GROUND, CONTINUED = "grid_distance", "ground_in_train", "continued_in_train"
-LEAKS = (COPY, NEAR_COPY, SAME_MASK, SAME_GROUND, CONTINUED)
+NEAR_GROUND = "near_train"
+LEAKS = (COPY, NEAR_COPY, SAME_MASK, SAME_GROUND, NEAR_GROUND, CONTINUED)
 
 
-def leak_table(events: Sequence[EventPatches], split: pd.DataFrame) -> pd.DataFrame:
+def leak_table(events: Sequence[EventPatches], split: pd.DataFrame, guard: int) -> pd.DataFrame:
     """Describe how near each scored patch is to what the model is trained on.
 
     Args:
         events: All accepted events.
         split: `id` and `split`, a row a patch.
+        guard: The patches that should stand between training and scored ones.
 
     Returns:
         A row a patch of `test`, `val` or `held_out`, with `id`, `event`, `split` and the id of a
         training patch (empty where there is none) that: has the same image (`copy_in_train`),
         the same pixels shifted or re-stretched (`near_copy_in_train`), the same mask
-        (`mask_in_train`), covers ground in common (`ground_in_train`), continues it at an edge
-        (`continued_in_train`, for patches without grid and georeference); and `grid_distance`, the
-        rows or columns to the nearest training patch of its grid, NaN without one.
+        (`mask_in_train`), covers ground in common (`ground_in_train`) or nearer than `guard`
+        patches (`near_train`), continues it at an edge (`continued_in_train`, for patches without
+        grid and georeference); and `grid_distance`, the rows or columns to the nearest training
+        patch of its grid, NaN without one.
     """
     index = pd.concat([item.index for item in events], ignore_index=True)
     index = index.merge(split[["id", "split"]], on="id", validate="one_to_one")
@@ -49,8 +52,9 @@ def leak_table(events: Sequence[EventPatches], split: pd.DataFrame) -> pd.DataFr
     )
     copies = near_duplicates(scored[["id", "sketch"]], train[["id", "sketch"]])
     leaks[NEAR_COPY] = _first(leaks["id"], copies["first"], copies["second"])
-    own, other = overlaps(footprints(scored), footprints(train))
-    leaks[SAME_GROUND] = _first(leaks["id"], leaks["id"][own], train["id"][other])
+    for column, margin in ((SAME_GROUND, 0), (NEAR_GROUND, guard)):
+        own, other = overlaps(footprints(scored, margin), footprints(train, margin))
+        leaks[column] = _first(leaks["id"], leaks["id"][own], train["id"][other])
     leaks[GRID_DISTANCE] = _grid_distance(scored, train)
     leaks[CONTINUED] = _continued(events, leaks["id"], train["id"])
     return leaks
@@ -109,7 +113,7 @@ def check_leaks(events: Sequence[EventPatches], split: pd.DataFrame, guard: int)
     """
     from sarflood.validation.expect import between, empty
 
-    table = leak_table(events, split)
+    table = leak_table(events, split, guard)
     suite = [
         empty("no copy", "leaks", "a training patch has exactly the same image", COPY),
         empty(
@@ -120,6 +124,12 @@ def check_leaks(events: Sequence[EventPatches], split: pd.DataFrame, guard: int)
         ),
         empty("no copied mask", "leaks", "a training patch has exactly the same mask", SAME_MASK),
         empty("own ground", "leaks", "a training patch covers the same ground", SAME_GROUND),
+        empty(
+            "own surroundings",
+            "leaks",
+            f"a training patch covers ground nearer than {guard} patches",
+            NEAR_GROUND,
+        ),
         between(
             "guard distance",
             "leaks",
