@@ -45,3 +45,8 @@ def test_of_many_the_rest_is_counted(tmp_path: Path) -> None:
     html = path.read_text("utf-8")
     assert html.count("<article>") == MOST
     assert "and 3 more" in html
+
+
+def test_a_page_without_pictures_says_so(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "index.html", "t", "l", [])
+    assert "There is none." in (tmp_path / "index.html").read_text("utf-8")

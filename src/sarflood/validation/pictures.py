@@ -70,7 +70,7 @@ def write_pictures(path: Path, title: str, lead: str, pictures: Iterable[Picture
     ordered = sorted(pictures, key=lambda item: -len(item.reasons))
     left = len(ordered) - MOST
     more = f"<p>… and {left:,} more, without pictures.</p>" if left > 0 else ""
-    articles = "\n".join(_article(item) for item in ordered[:MOST])
+    articles = "\n".join(_article(item) for item in ordered[:MOST]) or "<p>There is none.</p>"
     write_text(
         path,
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
