@@ -466,8 +466,8 @@ def _block(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 one_chip("inverted mask", "inverted or of another patch", lambda i, m: (i, 1 - m))
-one_chip("mask shifted by 32 pixels", "mask is shifted", lambda i, m: (i, np.roll(m, 32, 1)))
-one_chip("mask of another patch", "mask is shifted, inverted or of another", _other_mask)
+one_chip("mask shifted by 32 pixels", "is shifted, inverted", lambda i, m: (i, np.roll(m, 32, 1)))
+one_chip("mask of another patch", "shifted, inverted or of another patch", _other_mask)
 one_chip(
     "checkerboard for a mask",
     "different labels",

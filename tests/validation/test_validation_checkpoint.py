@@ -222,7 +222,16 @@ def other_mask(image: Image, mask: Mask) -> None:
 
 
 def shifted_mask(image: Image, mask: Mask) -> None:
-    mask[:] = np.roll(mask, 60, axis=1)
+    mask[:] = np.roll(mask, 90, axis=1)
+
+
+def inverted_mask(image: Image, mask: Mask) -> None:
+    mask[:] = 1 - mask
+
+
+def flooded_forest(image: Image, mask: Mask) -> None:
+    """Trunks and calm water reflect twice: the flood is bright."""
+    image[:, mask == 1] += 14.0
 
 
 def checkerboard_mask(image: Image, mask: Mask) -> None:
@@ -258,6 +267,7 @@ def too_smooth(image: Image, mask: Mask) -> None:
     [
         (other_mask, "mask belongs to its image"),
         (shifted_mask, "mask belongs to its image"),
+        (inverted_mask, "mask belongs to its image"),
         (checkerboard_mask, "mask in one piece"),
         (block, "no label blocks"),
         (checkerboard, "VV levels"),
@@ -270,6 +280,12 @@ def test_what_no_radar_or_labeller_makes_is_refused(spoil: Spoil, expectation: s
     verdict = judge(patch_table(spoil={SPOILED: spoil}))
     assert list(verdict.reasons) == [ID]
     assert expectation in failed(verdict)
+
+
+def test_flooded_forest_is_honest_though_it_is_bright() -> None:
+    verdict = judge(patch_table(spoil={SPOILED: flooded_forest}))
+    assert verdict.reasons == {}
+    assert verdict.event_reasons == []
 
 
 def test_smoothed_radar_is_a_warning() -> None:

@@ -8,7 +8,7 @@ from scipy.ndimage import find_objects, label
 
 from sarflood.patches.blocks import block_means
 
-LABEL_STATISTICS = ("mask_edge_share", "edge_contrast", "block_share")
+LABEL_STATISTICS = ("mask_edge_share", "edge_contrast", "edge_strength", "block_share")
 BLOCK = 4  # pixels a side: 16 looks more, and edges that are drawn some pixels off still fit
 _SOLID = 0.9  # share of one class that makes a block of that class
 _MIN_EDGES = 24  # pairs of blocks, for a mean that tells
@@ -33,19 +33,24 @@ def label_statistics(band: Blocks, wet: Flags, dry: Flags) -> dict[str, float]:
         `mask_edge_share`: of the neighbouring pixels that are labelled, those with different
         labels: a few percent for water, 1 for a checkerboard. `edge_contrast`: how much darker the
         wet side of the mask's edges is, in mean differences between neighbours anywhere: 0 for a
-        mask of another place, negative for an inverted one; NaN with less than 24 edges.
-        `block_share`: of the patch, what is rectangles of one label that leave no trace in the
-        radar image. All NaN where nothing is labelled.
+        mask of another place, negative for an inverted one and for flooded vegetation; NaN with
+        less than 24 edges. `edge_strength`: the same of the differences' amounts, darker or
+        brighter: about 1 for a mask of another place. `block_share`: of the patch, what is
+        rectangles of one label that leave no trace in the radar image. All NaN where nothing is
+        labelled.
     """
     if not (wet.any() or dry.any()):
         return dict.fromkeys(LABEL_STATISTICS, float("nan"))
     if not (wet.any() and dry.any()):
-        return {"mask_edge_share": 0.0, "edge_contrast": float("nan"), "block_share": 0.0}
+        nothing = dict.fromkeys(("edge_contrast", "edge_strength"), float("nan"))
+        return {"mask_edge_share": 0.0, **nothing, "block_share": 0.0}
     radar = block_means(band, BLOCK)
     wet_share, dry_share = (block_means(kind.astype(np.float32), BLOCK) for kind in (wet, dry))
+    contrast, strength = _edge_contrast(radar, wet_share >= _SOLID, dry_share >= _SOLID)
     return {
         "mask_edge_share": _edge_share(wet, dry),
-        "edge_contrast": _edge_contrast(radar, wet_share >= _SOLID, dry_share >= _SOLID),
+        "edge_contrast": contrast,
+        "edge_strength": strength,
         "block_share": sum(_traceless(radar, share >= 0.5) for share in (wet_share, dry_share)),
     }
 
@@ -60,8 +65,11 @@ def _edge_share(wet: Flags, dry: Flags) -> float:
     return edges / pairs if pairs else 0.0
 
 
-def _edge_contrast(radar: Blocks, wet: Flags, dry: Flags) -> float:
-    """Compare blocks two apart, so that the block that the edge runs through is left out."""
+def _edge_contrast(radar: Blocks, wet: Flags, dry: Flags) -> tuple[float, float]:
+    """Return `edge_contrast` and `edge_strength`.
+
+    Blocks two apart are compared, so that the block that the edge runs through is left out.
+    """
     drops, steps = [], []
     for image, is_wet, is_dry in ((radar, wet, dry), (radar.T, wet.T, dry.T)):
         step = image[2:] - image[:-2]
@@ -72,8 +80,8 @@ def _edge_contrast(radar: Blocks, wet: Flags, dry: Flags) -> float:
     drop, step = drop[np.isfinite(drop)], step[np.isfinite(step)]
     usual = float(step.mean()) if step.size else 0.0
     if drop.size < _MIN_EDGES or usual == 0:
-        return float("nan")
-    return float(drop.mean()) / usual
+        return float("nan"), float("nan")
+    return float(drop.mean()) / usual, float(np.abs(drop).mean()) / usual
 
 
 def _traceless(radar: Blocks, member: Flags) -> float:

@@ -33,8 +33,9 @@ FOREIGN_MASK = "foreign_mask"
 # A class with less of the labelled pixels than this may be anything: a pier, a ship, a puddle.
 TELLING_SHARE = 0.01
 # Events whose masks follow the radar so well (their median edge contrast) that a single mask which
-# does not is foreign. Seen in such events: 0.6 and more; in masks of other patches: about 0.
-WELL_DRAWN, FOREIGN = 3.0, 0.4
+# follows no edge is foreign: its contrast is about 0, and its edge strength about 1. Flooded
+# vegetation, which is bright, has a contrast below 0 too, but an edge strength above 2.5.
+WELL_DRAWN, FOREIGN_CONTRAST, FOREIGN_STRENGTH = 3.0, 0.4, 1.8
 _METRES_A_DEGREE = 111_320.0
 
 _PLAIN = (
@@ -91,7 +92,8 @@ def with_derived_columns(table: pd.DataFrame, bands: tuple[str, ...]) -> pd.Data
       in which both classes have 1 % of the labelled pixels or more; NaN where there is none.
     - `event_wet_share`, `event_vv_minus_vh`: the mean, and the median of VV less VH (with both
       bands alone), over the event.
-    - `foreign_mask`: says so where a mask does not follow the radar and its event's others do.
+    - `foreign_mask`: says so where a mask follows no edge of the radar image, or is inverted, and
+      its event's others are right.
     """
     judged = table[required_columns(bands)].reset_index(drop=True)
     judged[DUPLICATE_OF] = _first_with(judged, ["sha256"])
@@ -130,9 +132,22 @@ def _with_labels(judged: pd.DataFrame, bands: tuple[str, ...]) -> pd.DataFrame:
     if {"vv", "vh"} <= set(bands):
         above = judged["vv_mean"] - judged["vh_mean"]
         judged[EVENT_VV_MINUS_VH] = above.groupby(event, dropna=False).transform("median")
-    foreign = (judged[EVENT_EDGE_CONTRAST] >= WELL_DRAWN) & (judged["edge_contrast"] < FOREIGN)
-    judged[FOREIGN_MASK] = np.where(foreign & telling, "does not follow the radar", "")
+    odd = (judged[EVENT_EDGE_CONTRAST] >= WELL_DRAWN) & telling
+    odd &= judged["edge_contrast"] < FOREIGN_CONTRAST
+    foreign = (judged["edge_strength"] < FOREIGN_STRENGTH) | _swapped(judged, band, telling)
+    judged[FOREIGN_MASK] = np.where(odd & foreign, "does not follow the radar", "")
     return judged
+
+
+def _swapped(judged: pd.DataFrame, band: str, telling: pd.Series) -> pd.Series:
+    """Say where dry pixels look as wet ones do in the event, and wet ones as dry ones do."""
+    wet, dry = judged[f"{band}_wet_mean"], judged[f"{band}_dry_mean"]
+    usual = [
+        kind.where(telling).groupby(judged["event"], dropna=False).transform("median")
+        for kind in (wet, dry)
+    ]
+    middle = (usual[0] + usual[1]) / 2
+    return (dry < middle) & (middle < wet)
 
 
 def _first_with(judged: pd.DataFrame, keys: list[str], among: pd.Series | None = None) -> pd.Series:

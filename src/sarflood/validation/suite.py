@@ -412,8 +412,8 @@ def _labels(params: ValidationParams) -> list[Expectation]:
         empty(
             "mask belongs to its image",
             group,
-            "the backscatter does not fall across the edges of the mask, though it does "
-            "throughout the event: the mask is shifted, inverted or of another patch",
+            "the mask does not follow the radar image, though the others of the event do: it is "
+            "shifted, inverted or of another patch",
             columns.FOREIGN_MASK,
         ),
         empty(
