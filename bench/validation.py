@@ -97,7 +97,7 @@ def make_table(rows: int) -> pd.DataFrame:
     for part in range(BASE):
         window = simulate_window(place, 256 * (part // 8), 256 * (part % 8), 256, 256)
         image = window.after.astype(np.float16).astype(np.float32)
-        base.append(patch_statistics(image, window.mask, BANDS, "db"))
+        base.append(patch_statistics(image, window.mask, BANDS, "db", 256 * 256))
     chosen = pd.DataFrame(base).astype(np.float32).iloc[random.integers(0, BASE, rows)]
     table = chosen.reset_index(drop=True)
     serial = pd.Series(np.arange(rows))

@@ -325,3 +325,16 @@ def test_nothing_that_a_left_out_event_shows_trains() -> None:
     on_its_ground = first.index["row"].to_numpy() < 6
     assert not {"train", "val"} & set(parts[:120][on_its_ground])
     assert "train" in set(parts[:120][~on_its_ground])
+
+
+def test_ground_is_not_torn_at_the_antimeridian() -> None:
+    """Fiji lies where longitudes change their sign."""
+    fiji = Affine(10, 0, 818_600, 0, -10, 8_140_000)
+    moved = fiji @ Affine.translation(-128, 0)
+    index = pd.DataFrame(
+        {"crs": "EPSG:32760", "transform": [json.dumps(list(at)[:6]) for at in (fiji, moved)]}
+    )
+    outlines = footprints(index)
+    west, _, eastmost, _ = outlines[0].bounds
+    assert west < 180 < eastmost < 181
+    assert [pair.tolist() for pair in overlaps(outlines[:1], outlines[1:])] == [[0], [0]]

@@ -160,3 +160,14 @@ def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:
 def test_a_part_without_patches_is_empty(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
     assert len(take(events, events[0].index[["id"]].assign(split="train"), "test", PLAIN)) == 0
+
+
+def test_a_sliver_at_the_border_of_a_scene_is_whole_but_tells_no_distribution() -> None:
+    image = np.full((2, 256, 256), np.nan, np.float32)
+    image[:, :2, :100] = np.random.default_rng(0).normal(-12, 2, (2, 2, 100))
+    mask = np.where(np.isfinite(image[0]), 0, 255).astype(np.uint8)
+    sliver = replace(raw(0), image=image, mask=mask, height=2, width=100)
+    row = store.describe(sliver, EVENT, "scene").row
+    assert row["valid_share"] == 1
+    assert row["vv_mean"] == pytest.approx(-12, abs=1)
+    assert np.isnan([row["vv_std"], row["vv_constant_share"], row["vv_enl"]]).all()

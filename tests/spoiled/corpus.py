@@ -230,6 +230,27 @@ spoil_file(
     _rewrite("c{}.tif", where=place(BAD) @ Affine.translation(0.5, 0)),
 )
 spoil_file("mask with fewer rows", "item", "250×256 against", _rewrite("c{}.tif", cut=250))
+
+
+def _all_three(**changes: object) -> Callable[[Path], object]:
+    """Rewrite VV, VH and the mask of a chip alike."""
+
+    def spoil(vh: Path) -> None:
+        for name in ("c{}_vv.tif", "c{}_vh.tif", "c{}.tif"):
+            _rewrite(name, **changes)(vh)
+
+    return spoil
+
+
+spoil_file(
+    "metres tagged as degrees", "item", "do not belong together", _all_three(crs="EPSG:4326")
+)
+spoil_file(
+    "a CRS of no place on the globe",
+    "item",
+    "lead to no place on the globe",
+    _all_three(crs='LOCAL_CS["drawing",UNIT["metre",1]]'),
+)
 spoil_file(
     "VH on a turned grid",
     "item",
@@ -689,6 +710,14 @@ def _(folder: Path) -> Path:
     source = scene(folder / "source")
     (source / "mask.tif").unlink()
     (source / "mask.geojson").write_text('{"type": "FeatureCollection", "features": [')
+    return source
+
+
+@case("no polygon at all", "input", "no polygon; for a dry scene")
+def _(folder: Path) -> Path:
+    source = scene(folder / "source")
+    (source / "mask.tif").unlink()
+    (source / "mask.geojson").write_text('{"type": "FeatureCollection", "features": []}')
     return source
 
 

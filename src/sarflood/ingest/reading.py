@@ -114,8 +114,8 @@ class Reading:
 
     def _described(self, patch: RawPatch, item: Item) -> Described | str:
         """Return the patch as it is stored, or the name of an empty one."""
-        valid = np.isfinite(patch.image).all(axis=0)
-        if valid.mean() < self.min_valid_share:
+        valid = np.count_nonzero(np.isfinite(patch.image).all(axis=0))
+        if valid < self.min_valid_share * patch.height * patch.width or not valid:
             return patch.name
         self._check_units(patch, item)
         if self.facts.units == "linear":

@@ -13,6 +13,7 @@ from pyproj import CRS, Transformer
 
 from sarflood.raster.patch import PATCH
 
+_FIRST_LON = -33.0  # longitudes run on from here: no land is cut but Greenland's ice
 _METRES_A_DEGREE = 111_320.0
 _MIN_OVERLAP = 0.02  # of the smaller patch: less is the rounding of a border
 
@@ -21,6 +22,8 @@ Footprints = NDArray[np.object_]
 
 def footprints(index: pd.DataFrame, guard: float = 0.0) -> Footprints:
     """Return the (N,) outlines of patches in longitude and latitude; None without georeference.
+
+    Longitudes go from −33° to 327°, so that nothing is torn at the antimeridian.
 
     Args:
         index: `crs` and `transform`, a row a patch.
@@ -34,6 +37,7 @@ def footprints(index: pd.DataFrame, guard: float = 0.0) -> Footprints:
         corners = np.array([_corners(affine, margin) for affine in affines])  # (n, 5, 2)
         to_globe = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
         lon, lat = to_globe.transform(corners[..., 0], corners[..., 1])
+        lon = (lon - _FIRST_LON) % 360 + _FIRST_LON
         outlines[rows.index] = shapely.polygons(np.stack([lon, lat], axis=-1))
     return outlines
 

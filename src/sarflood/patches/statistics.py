@@ -26,6 +26,7 @@ CLASS_MEANS = ("wet_mean", "dry_mean")
 _ENL_BLOCK = 8  # pixels a side: small enough to be of one kind of ground
 _ENL_QUANTILE = 0.75  # of the blocks: those of mixed ground look like fewer looks than there are
 
+_TELLING_PIXELS = 256  # fewer say nothing of a distribution
 _PIXEL_STEP = 4  # every so many pixels along a line tell how much single ones differ
 
 Values = NDArray[np.float32]
@@ -33,7 +34,7 @@ Flags = NDArray[np.bool_]
 
 
 def patch_statistics(
-    image: Values, mask: NDArray[np.uint8] | None, bands: tuple[str, ...], units: str
+    image: Values, mask: NDArray[np.uint8] | None, bands: tuple[str, ...], units: str, pixels: int
 ) -> dict[str, float]:
     """Describe one patch.
 
@@ -42,15 +43,18 @@ def patch_statistics(
         mask: (H, W) uint8, 0 dry, 1 wet, 255 unknown; None where unlabelled.
         bands: The C band names.
         units: `db` or `uint8`.
+        pixels: How many there are without the padding.
 
     Returns:
-        `valid_share` (pixels with data in all bands), `wet_share` (of the labelled pixels; NaN
-        where there are none), those of `label_statistics`, and for each band, in the image's own
-        units and NaN where there is no such pixel: `<band>_min`, `_p02`, `_mean`, `_p98`, `_max`,
-        `_std`, `_constant_share` (of the valid pixels, those that hold the commonest value),
-        `_saturated_share` (those at the ends of the scale), `_levels` (number of different values),
-        `_stripes` (see `stripes`), `_enl` (see `equivalent_looks`; NaN for `uint8`), `_wet_mean`
-        and `_dry_mean`.
+        `valid_share` (of the pixels without padding, those with data in all bands), `wet_share` (of
+        the labelled pixels; NaN where there are none), those of `label_statistics`, and for each
+        band, in the image's own units and NaN where there is no such pixel: `<band>_min`, `_p02`,
+        `_mean`, `_p98`, `_max`, `_std`, `_constant_share` (of the valid pixels, those that hold the
+        commonest value), `_saturated_share` (those at the ends of the scale), `_levels` (number of
+        different values), `_stripes` (see `stripes`), `_enl` (see `equivalent_looks`; NaN for
+        `uint8`), `_wet_mean` and `_dry_mean`. Fewer than 256 valid pixels, a sliver at the border
+        of a scene, do not tell `_std`, `_constant_share`, `_saturated_share`, `_levels`, `_stripes`
+        and `_enl`.
     """
     valid = np.logical_and.reduce(np.isfinite(image), axis=0)
     labelled = valid & (mask != UNKNOWN) if mask is not None else np.zeros_like(valid)
@@ -58,7 +62,7 @@ def patch_statistics(
     dry = labelled & ~wet
     known = int(labelled.sum())
     row = {
-        "valid_share": float(valid.mean()),
+        "valid_share": float(np.count_nonzero(valid) / pixels),
         "wet_share": float(wet.sum() / known) if known else float("nan"),
         **label_statistics(image[bands.index("vv") if "vv" in bands else 0], wet, dry),
     }
@@ -82,12 +86,16 @@ def _band(values: Values, valid: Flags, units: str) -> dict[str, float]:
     at_ends = (runs[0] if units == "db" or low == 0 else 0) + (
         runs[-1] if units == "db" or high == 255 else 0
     )
-    return {
+    level = {
         "min": float(low),
         "p02": float(inside[round(0.02 * rank)]),
         "mean": mean,
         "p98": float(inside[round(0.98 * rank)]),
         "max": float(high),
+    }
+    if inside.size < _TELLING_PIXELS:
+        return dict.fromkeys(BAND_STATISTICS, float("nan")) | level
+    return level | {
         "std": float(np.sqrt(deviation @ deviation / deviation.size)),
         "constant_share": float(runs.max() / inside.size),
         "saturated_share": min(float(at_ends / inside.size), 1.0),

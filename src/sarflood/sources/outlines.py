@@ -72,11 +72,12 @@ def read_outlines(path: Path, scene: DatasetReader) -> Outlines:
     if scene.crs is None:
         raise BadSourceError(f"{path}: polygons need a scene with a georeference")
     geometries, crs = _read(path)
-    kinds = set(shapely.get_type_id(geometries)) - {3, 6}
-    if not geometries.size or kinds:
+    if not geometries.size:
+        raise BadSourceError(f"{path}: no polygon; for a dry scene give mask.tif with 0 throughout")
+    kinds = set(shapely.get_type_id(geometries).tolist()) - {3, 6}
+    if kinds:
         raise BadSourceError(
-            f"{path}: {geometries.size} geometries of types {sorted(map(int, kinds))}; a mask is "
-            "one polygon or multipolygon or more"
+            f"{path}: geometries of types {sorted(kinds)}; a mask is polygons or multipolygons"
         )
     try:
         transformer = Transformer.from_crs(crs, CRS.from_wkt(scene.crs.to_wkt()), always_xy=True)

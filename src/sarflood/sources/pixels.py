@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
@@ -18,6 +23,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
+from sarflood.raster.areas import to_lon_lat
 from sarflood.raster.grid import check_same_grid
 from sarflood.raster.names import bands_by_name
 from sarflood.raster.patch import PATCH, UNKNOWN
@@ -27,6 +33,7 @@ from sarflood.sources.reader import BadSourceError, Item, RawPatch
 # PNGs never have a georeference. Set once: `catch_warnings` is not for threads.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
+_MAX_LON, _MAX_LAT = 360.0, 90.0  # degrees; a scene in EPSG:4326 may run on beyond 180
 MAX_CHIP_MEGAPIXELS = 16  # chips are read whole, scenes by windows
 FLOATS = ("float32", "float64")
 _UNKNOWN_OF = {"uint8": 255, "int8": -1, "int16": -1}  # what a mask of a type has as no data
@@ -134,10 +141,38 @@ def polarisations(path: Path, dataset: DatasetReader) -> list[int]:
 
 
 def georeference(dataset: DatasetReader) -> tuple[str | None, Affine | None]:
-    """Return the CRS and the transform of a raster, None each where it has no georeference."""
+    """Return the CRS and the transform of a raster, None each where it has no georeference.
+
+    Raises:
+        BadSourceError: The CRS does not lead to longitude and latitude, or the corners do not lie
+            on the globe.
+    """
     if dataset.crs is None or dataset.transform.is_identity:
         return None, None
-    return dataset.crs.to_string(), dataset.transform
+    crs = dataset.crs.to_string()
+    (left, top), (right, bottom) = (
+        dataset.transform @ place for place in ((0, 0), (dataset.width, dataset.height))
+    )
+    try:
+        to_globe = _to_globe(crs, threading.get_ident())
+        lon, lat = to_globe.transform((left, right), (top, bottom), errcheck=True)
+    except ProjError as error:
+        raise BadSourceError(
+            f"{dataset.name}: its CRS ({crs[:60]}) and transform lead to no place on the globe: "
+            f"{error}; write the right ones"
+        ) from error
+    if max(map(abs, lon)) > _MAX_LON or max(map(abs, lat)) > _MAX_LAT:
+        raise BadSourceError(
+            f"{dataset.name}: a corner lies at longitude {lon[0]:g}, latitude {lat[0]:g}: CRS "
+            f"({crs[:60]}) and transform do not belong together"
+        )
+    return crs, dataset.transform
+
+
+@lru_cache(maxsize=64)
+def _to_globe(crs: str, thread: int) -> Transformer:  # noqa: ARG001
+    """Return the transformation to longitude and latitude: one a thread, for it is not shared."""
+    return to_lon_lat(CRS.from_string(crs))
 
 
 def read_mask(

@@ -11,7 +11,7 @@ from sarflood.patches.labels import LABEL_STATISTICS
 from sarflood.patches.statistics import BAND_STATISTICS, CLASS_MEANS
 
 # Without one pixel that has data these are NaN; the others may be NaN of right.
-ALWAYS_FINITE = ("min", "p02", "mean", "p98", "max", "std", "constant_share")
+ALWAYS_FINITE = ("min", "p02", "mean", "p98", "max")
 
 DUPLICATE_OF = "duplicate_of"
 SAME_IMAGE_AS = "same_image_as"
