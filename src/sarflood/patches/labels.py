@@ -51,7 +51,7 @@ def label_statistics(band: Blocks, wet: Flags, dry: Flags) -> dict[str, float]:
         "mask_edge_share": _edge_share(wet, dry),
         "edge_contrast": contrast,
         "edge_strength": strength,
-        "block_share": sum(_traceless(radar, share >= 0.5) for share in (wet_share, dry_share)),
+        "block_share": _traceless(radar, wet, wet_share) + _traceless(radar, dry, dry_share),
     }
 
 
@@ -84,15 +84,27 @@ def _edge_contrast(radar: Blocks, wet: Flags, dry: Flags) -> tuple[float, float]
     return float(drop.mean()) / usual, float(np.abs(drop).mean()) / usual
 
 
-def _traceless(radar: Blocks, member: Flags) -> float:
+def _is_rectangle(pixels: Flags, box: tuple[slice, ...]) -> bool:
+    """Say whether a component in a box of blocks has the corners of a rectangle, too."""
+    margin = BLOCK // 2  # a block is a member with half of its pixels
+    part = pixels[
+        tuple(slice(max(s.start * BLOCK - margin, 0), s.stop * BLOCK + margin) for s in box)
+    ]
+    rows, cols = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
+    filled = part[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].mean()
+    return bool(filled >= _RECTANGLE)
+
+
+def _traceless(radar: Blocks, pixels: Flags, share: Blocks) -> float:
     """Return the share of the patch in solid rectangles whose inside looks like their outside."""
+    member = share >= 0.5
     components, _ = label(member)
     blocks = 0
     for number, box in enumerate(find_objects(components), start=1):
         inside = components[box] == number
         if min(inside.shape) < _MIN_SIDE or inside.mean() < _RECTANGLE:
             continue
-        if inside.size > _WHOLE * member.size:
+        if inside.size > _WHOLE * member.size or not _is_rectangle(pixels, box):
             continue
         around = tuple(slice(max(side.start - _MIN_SIDE, 0), side.stop + _MIN_SIDE) for side in box)
         ring = np.ones_like(member[around])
