@@ -61,6 +61,13 @@ def report(claims: Sequence[Claim], json_file: Path | None) -> int:
     return 0 if all(item.holds for item in claims) else 1
 
 
+def peak_gib() -> float:
+    """Return the most memory that this process held; `ru_maxrss` would count its parent's, too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kib) / 2**20
+
+
 def _machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.platform()}"

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
 
-from bench.claims import Claim, parser, report
+from bench.claims import Claim, parser, peak_gib, report
 from sarflood.ingest.ingest import Said, ingest_event
 from sarflood.params import load_params
 from sarflood.sources.backscatter import simulate_window
@@ -142,8 +141,7 @@ def _run(way: str, source: str) -> dict[str, float]:
             done = ingest_event(Workspace(Path(folder)), source, "event", Said(), params)
             patches = done.accepted + done.empty
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": seconds, "gib": peak, "patches": patches}
+    return {"seconds": seconds, "gib": peak_gib(), "patches": patches}
 
 
 def _read_plainly(files: list[Path]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.claims import Claim, parser, report
+from bench.claims import Claim, parser, peak_gib, report
 from sarflood.params import load_params
 from sarflood.patches.statistics import patch_statistics
 from sarflood.sources.backscatter import simulate_window
@@ -80,10 +79,9 @@ def _judge(rows: int) -> dict[str, float]:
     start = time.perf_counter()
     verdict = validate_table(table, bands=BANDS, units="db", params=params)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "seconds": seconds,
-        "gib": peak,
+        "gib": peak_gib(),
         "bad": len(verdict.reasons),
         "expectations": len(verdict.expectations),
     }
