@@ -94,8 +94,9 @@ def make_table(rows: int) -> pd.DataFrame:
     base = []
     for part in range(BASE):
         window = simulate_window(place, 256 * (part // 8), 256 * (part % 8), 256, 256)
-        image = window.after.astype(np.float16).astype(np.float32)
-        base.append(patch_statistics(image, window.mask, BANDS, "db", 256 * 256))
+        stored = window.after.astype(np.float16)
+        image = stored.astype(np.float32)
+        base.append(patch_statistics(image, stored, window.mask, BANDS, "db", image[0].size))
     chosen = pd.DataFrame(base).astype(np.float32).iloc[random.integers(0, BASE, rows)]
     table = chosen.reset_index(drop=True)
     serial = pd.Series(np.arange(rows))

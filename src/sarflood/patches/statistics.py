@@ -34,12 +34,18 @@ Flags = NDArray[np.bool_]
 
 
 def patch_statistics(
-    image: Values, mask: NDArray[np.uint8] | None, bands: tuple[str, ...], units: str, pixels: int
+    image: Values,
+    stored: NDArray[np.float16],
+    mask: NDArray[np.uint8] | None,
+    bands: tuple[str, ...],
+    units: str,
+    pixels: int,
 ) -> dict[str, float]:
     """Describe one patch.
 
     Args:
         image: (C, H, W) float32; NaN is no data. H and W are multiples of 8.
+        stored: The same as float16: 16 bits are sorted in a fifth of the time.
         mask: (H, W) uint8, 0 dry, 1 wet, 255 unknown; None where unlabelled.
         bands: The C band names.
         units: `db` or `uint8`.
@@ -66,43 +72,46 @@ def patch_statistics(
         "wet_share": float(wet.sum() / known) if known else float("nan"),
         **label_statistics(image[bands.index("vv") if "vv" in bands else 0], wet, dry),
     }
-    for band, values in zip(bands, image, strict=True):
-        found = _band(values, valid, units) | _class_means(values, wet, dry)
+    for band, values, short in zip(bands, image, stored, strict=True):
+        found = _band(values, short, valid, units) | _class_means(values, wet, dry)
         row |= {f"{band}_{name}": value for name, value in found.items()}
     return row
 
 
-def _band(values: Values, valid: Flags, units: str) -> dict[str, float]:
+def _band(
+    values: Values, stored: NDArray[np.float16], valid: Flags, units: str
+) -> dict[str, float]:
     inside = values[valid]
     if not inside.size:
         return dict.fromkeys(BAND_STATISTICS, float("nan"))
     mean = float(inside.mean())
-    deviation = inside - np.float32(mean)
-    inside.sort()
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    runs = np.diff(edges, prepend=0, append=inside.size)
-    low, high, rank = inside[0], inside[-1], inside.size - 1
+    ranked = _flipped(stored.view(np.int16)[valid])
+    ranked.sort(kind="stable")  # by radix
+    ranks = np.rint(np.array([0.0, 0.02, 0.98, 1.0]) * (ranked.size - 1)).astype(np.intp)
+    low, p02, p98, high = map(float, _flipped(ranked[ranks]).view(np.float16))
+    level = {"min": low, "p02": p02, "mean": mean, "p98": p98, "max": high}
+    if ranked.size < _TELLING_PIXELS:
+        return dict.fromkeys(BAND_STATISTICS, float("nan")) | level
+    edges = np.flatnonzero(ranked[1:] != ranked[:-1]) + 1
+    runs = np.diff(edges, prepend=0, append=ranked.size)
     # On a scale without known ends, saturated values pile up at the patch's own extremes.
     at_ends = (runs[0] if units == "db" or low == 0 else 0) + (
         runs[-1] if units == "db" or high == 255 else 0
     )
-    level = {
-        "min": float(low),
-        "p02": float(inside[round(0.02 * rank)]),
-        "mean": mean,
-        "p98": float(inside[round(0.98 * rank)]),
-        "max": float(high),
-    }
-    if inside.size < _TELLING_PIXELS:
-        return dict.fromkeys(BAND_STATISTICS, float("nan")) | level
+    deviation = inside - np.float32(mean)
     return level | {
         "std": float(np.sqrt(deviation @ deviation / deviation.size)),
-        "constant_share": float(runs.max() / inside.size),
-        "saturated_share": min(float(at_ends / inside.size), 1.0),
+        "constant_share": float(runs.max() / ranked.size),
+        "saturated_share": min(float(at_ends / ranked.size), 1.0),
         "levels": float(runs.size),
         "stripes": stripes(values, valid, mean),
         "enl": equivalent_looks(values) if units == "db" else float("nan"),
     }
+
+
+def _flipped(bits: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Turn the bits of float16 into integers of the same order, or back."""
+    return bits ^ ((bits >> 15) & np.int16(0x7FFF))
 
 
 def _class_means(values: Values, wet: Flags, dry: Flags) -> dict[str, float]:

@@ -98,7 +98,9 @@ def describe(patch: RawPatch, event: Event, item: str) -> Described:
         "width": patch.width,
         "dtype": patch.dtype,
         "sketch": sketch(image[0]),
-        **patch_statistics(image, mask, event.bands, event.units, patch.height * patch.width),
+        **patch_statistics(
+            image, stored, mask, event.bands, event.units, patch.height * patch.width
+        ),
     }
     return Described(stored, mask, row)
 
