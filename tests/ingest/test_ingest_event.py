@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from PIL import Image
 from tiny import full_disk
 
@@ -102,6 +104,35 @@ def test_bad_patches_go_to_quarantine_with_their_files(workspace: Workspace, sou
             assert (workspace.quarantine / "alabama" / name).is_file()
     kept = next((workspace.quarantine / "alabama").rglob(damaged.name))
     assert kept.read_bytes() == damaged.read_bytes()
+
+
+def test_a_bad_patch_of_a_scene_goes_to_quarantine_alone(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """A scene has gigabytes; the patch is a scene of its own, to be mended and taken in again."""
+    scene = tmp_path / "scene"
+    simulate_event(scene, seed=0, size=700)
+    with rasterio.open(scene / "scene.tif", "r+") as file:
+        values = file.read()
+        clean = values[:, 256:512, 512:].copy()
+        values[:, 256:512, 512:] = -12.5
+        file.write(values)
+        transform = file.transform
+    done = take(workspace, scene, "typhoon")
+    assert (done.accepted, done.refused) == (8, 1)
+    (note,) = notes(workspace, "typhoon")
+    assert note["files"] == [f"files/scene-1-2/{name}.tif" for name in ("scene", "pre", "mask")]
+    alone = workspace.quarantine / "typhoon" / "files" / "scene-1-2"
+    with rasterio.open(alone / "scene.tif") as file:
+        assert file.transform == transform @ Affine.translation(512, 256)
+        np.testing.assert_array_equal(file.read(), values[:, 256:512, 512:])
+    with rasterio.open(alone / "mask.tif") as file, rasterio.open(scene / "mask.tif") as whole:
+        np.testing.assert_array_equal(file.read(), whole.read()[:, 256:512, 512:])
+    with pytest.raises(DataRefusedError, match="one and the same VV value"):
+        take(workspace, alone, "again")
+    with rasterio.open(alone / "scene.tif", "r+") as file:
+        file.write(clean)
+    assert take(workspace, alone, "again").accepted == 1
 
 
 def test_empty_tiles_are_noted_but_are_no_fault(workspace: Workspace, source: Path) -> None:

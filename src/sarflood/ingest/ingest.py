@@ -17,7 +17,7 @@ from filelock import FileLock
 from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.known import Memory, source_key
 from sarflood.ingest.likeness import copies_elsewhere, event_number, likeness_warnings
-from sarflood.ingest.quarantine import Refusal, put_into_quarantine
+from sarflood.ingest.quarantine import Keep, Refusal, put_into_quarantine
 from sarflood.ingest.reading import EMPTY, Progress, Reading
 from sarflood.params import ValidationParams
 from sarflood.patches.store import PatchWriter, stored_patches
@@ -121,7 +121,8 @@ def ingest_event(
         with PatchWriter(read, event) as writer:
             reading = Reading(reader, facts, event, params.min_valid_share)
             refusals = reading.into(writer, list(items.values()), on_progress)
-        done, kept = _judge(workspace, read, source, event, items, refusals, params)
+        keep: Keep = "patch" if reader.by_windows else "files"
+        done, kept = _judge(workspace, read, source, event, items, refusals, params, keep)
         known = _is_known(kept, target)
         warnings = () if known else likeness_warnings(workspace.events, kept)
         put_into_quarantine(workspace.quarantine / event_id, done.refusals, read)
@@ -211,6 +212,7 @@ def _judge(
     items: dict[str, Item],
     refusals: list[Refusal],
     params: ValidationParams,
+    keep: Keep,
 ) -> tuple[_Judged, Path]:
     """Judge what was read; return the counts, and the folder with what is good alone.
 
@@ -227,7 +229,7 @@ def _judge(
     faults = copies_elsewhere(workspace.events, event.id, index) | verdict.reasons
     judged_bad = index["id"].isin(faults)
     refusals = refusals + [
-        Refusal(items[row["item"]], row["id"], tuple(faults[row["id"]]))
+        Refusal(items[row["item"]], row["id"], tuple(faults[row["id"]]), keep)
         for row in index.loc[judged_bad, ["item", "id"]].to_dict("records")
     ]
     empty = sum(refusal.reasons == (EMPTY,) for refusal in refusals)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sarflood.ingest.quarantine import Refusal
+from sarflood.ingest.quarantine import Keep, Refusal
 from sarflood.patches.store import Described, PatchWriter, describe
 from sarflood.raster.decibel import to_db
 from sarflood.raster.units import not_backscatter, units_of
@@ -110,7 +110,8 @@ class Reading:
             problem = str(error)
         if problem:
             refusals.append(Refusal(item, None, (problem,)))
-        refusals += [Refusal(item, name, (EMPTY,), keep=not usable) for name in empty]
+        keep: Keep = "nothing" if usable else "files"
+        refusals += [Refusal(item, name, (EMPTY,), keep) for name in empty]
 
     def _described(self, patch: RawPatch, item: Item) -> Described | str:
         """Return the patch as it is stored, or the name of an empty one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -198,8 +198,13 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def stored_patches(folder: Path) -> Iterator[Described]:
-    """Read an event's patches one by one; a memory map would count as memory used."""
+def stored_patches(folder: Path, only: Container[str] | None = None) -> Iterator[Described]:
+    """Read an event's patches one by one; a memory map would count as memory used.
+
+    Args:
+        folder: The event's.
+        only: The ids of those that are wanted; by default all.
+    """
     event, table = Event.read(folder / "event.yaml"), pq.ParquetFile(folder / "index.parquet")
     shape = (len(event.bands), PATCH, PATCH)
     images, masks = folder / "images.npy", folder / "masks.npy"
@@ -207,6 +212,8 @@ def stored_patches(folder: Path) -> Iterator[Described]:
     for batch in table.iter_batches(_ROWS_AT_ONCE):
         for row in batch.to_pylist():
             number = next(numbers)
+            if only is not None and row["id"] not in only:
+                continue
             image = _item(images, number, shape, "<f2")
             mask = _item(masks, number, shape[1:], "|u1") if event.label else None
             yield Described(image, mask, row)
