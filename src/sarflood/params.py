@@ -6,13 +6,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sarflood.errors import InputError
 
+MAX_CLASSES = 16
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
-LossName = Literal["cross_entropy", "weighted_cross_entropy", "dice", "iou", "focal", "tversky"]
+Reduction = Literal["batch", "image"]
+LossName = Literal[
+    "cross_entropy",
+    "weighted_cross_entropy",
+    "dice",
+    "iou",
+    "focal",
+    "tversky",
+    "focal_tversky",
+    "lovasz",
+    "boundary",
+]
+
+
+def _pair(weight: Any) -> Any:
+    """A single weight stays the same over the training; YAML has a list where there are two."""
+    if isinstance(weight, list):
+        return tuple(weight)
+    return weight if isinstance(weight, tuple) else (weight, weight)
+
+
+Ramp = Annotated[tuple[Weight, Weight], BeforeValidator(_pair)]
+ClassWeights = Annotated[
+    tuple[Annotated[float, Field(gt=0.0, le=1000.0)], ...],
+    Field(min_length=2, max_length=MAX_CLASSES),
+]
 
 
 class Closed(BaseModel):
@@ -121,15 +147,25 @@ class TrainParams(Closed):
 class LossParams(Closed):
     """The loss: a weighted sum of terms, and the constants of the terms that have one."""
 
-    terms: Annotated[dict[LossName, Weight], Field(min_length=1)]
-    positive_weight: Annotated[float, Field(gt=0.0, le=1000.0)]
+    terms: Annotated[dict[LossName, Ramp], Field(min_length=1)]
+    reduction: Reduction
+    class_weights: Literal["inverse_frequency"] | ClassWeights
     focal_gamma: Annotated[float, Field(ge=0.0, le=10.0)]
     tversky_alpha: Share
     tversky_beta: Share
+    focal_tversky_gamma: Annotated[float, Field(ge=1.0, le=3.0)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuple(cls, values: Any) -> Any:
+        """YAML has lists where the model has a tuple."""
+        if isinstance(values, dict) and isinstance(values.get("class_weights"), list):
+            return {**values, "class_weights": tuple(values["class_weights"])}
+        return values
 
     @model_validator(mode="after")
     def _some_weight(self) -> LossParams:
-        if not sum(self.terms.values()) > 0:
+        if not sum(map(sum, self.terms.values())) > 0:
             raise ValueError("at least one term needs a weight above 0")
         if self.tversky_alpha + self.tversky_beta == 0:
             raise ValueError("tversky_alpha and tversky_beta cannot both be 0")
@@ -190,8 +226,11 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        wrong = "\n".join(f"  {_explain(item)}" for item in error.errors())
-        raise InputError(f"{path}: {error.error_count()} setting(s) to mend:\n{wrong}") from error
+        # What is none of several kinds is an error of each kind.
+        wrong = list(dict.fromkeys(f"  {_explain(item)}" for item in error.errors()))
+        raise InputError(
+            "\n".join([f"{path}: {len(wrong)} setting(s) to mend:", *wrong])
+        ) from error
 
 
 def _explain(item: Any) -> str:
@@ -206,6 +245,11 @@ def _explain(item: Any) -> str:
         return f"{key}: missing; allowed: {_allowed(location)}"
     if item["type"] == "literal_error" and "[key]" in map(str, item["loc"]):
         return f"{key}: unknown; allowed: {', '.join(get_args(LossName))}"
+    if "class_weights" in location:
+        return (
+            f"loss.class_weights: {item['input']!r} is none; allowed: inverse_frequency, or a list "
+            "with a weight for each class, above 0 to 1000"
+        )
     if item["type"] == "value_error":
         return f"{key}: {item['msg'].removeprefix('Value error, ')}"
     reason = item["msg"]
@@ -228,12 +272,15 @@ def _keys_of(location: list[str]) -> list[str]:
     return list(model.model_fields) if model else []
 
 
+_WEIGHTS = "a weight from 0 to 100, or [first, last] for one that changes over the training"
+
+
 def _allowed(location: list[str]) -> str:
     """Describe the range of a setting, such as `a number, 0 to 1`."""
     model = _model_at(location[:-1])
     field = model.model_fields.get(location[-1]) if model and location else None
     if field is None:
-        return "weights from 0 to 100" if "terms" in location else "a mapping of settings"
+        return _WEIGHTS if "terms" in location else "a mapping of settings"
     if _model_at(location):
         return f"a mapping with {', '.join(_keys_of(location))}"
     schema = model.model_json_schema()["properties"][location[-1]] if model else {}

@@ -38,7 +38,17 @@ def test_the_committed_settings_are_valid() -> None:
         ("min_iou: 0.7", "min_iou: high", ["gate.min_iou = 'high'", "a number, 0.0 to 1.0"]),
         ("min_iou: 0.7", "min_iou: .nan", ["gate.min_iou = nan", "0.0 to 1.0"]),
         ("    dice: 1.0", "    dicee: 1.0", ["loss.terms.dicee", "cross_entropy", "tversky"]),
-        ("    dice: 1.0", "    dice: -1.0", ["loss.terms.dice = -1.0", "weights from 0 to 100"]),
+        ("    dice: 1.0", "    dice: -1.0", ["loss.terms.dice = -1.0", "a weight from 0 to 100"]),
+        ("    dice: 1.0", "    dice: [0.1, 200]", ["loss.terms.dice = 200", "or [first, last]"]),
+        ("    dice: 1.0", "    dice: [0.1]", ["loss.terms.dice", "or [first, last]"]),
+        ("    dice: 1.0", "    dice: much", ["loss.terms.dice = 'much'", "a weight from 0"]),
+        ("[1.0, 4.0]", "[1.0, -4.0]", ["loss.class_weights: -4.0", "inverse_frequency"]),
+        ("[1.0, 4.0]", "frequency", ["loss.class_weights: 'frequency'", "inverse_frequency"]),
+        (
+            "reduction: batch",
+            "reduction: pixel",
+            ["loss.reduction = 'pixel'", "'batch' or 'image'"],
+        ),
         (
             "learning_rate: 0.002",
             "learning_rate: 0.0",
@@ -64,6 +74,17 @@ def test_a_wrong_setting_is_named_with_its_value_and_range(
         load_params(path)
     for part in [str(path), *said]:
         assert part in str(caught.value)
+
+
+def test_a_weight_is_a_number_or_one_that_changes(tmp_path: Path) -> None:
+    path = changed(tmp_path, "    dice: 1.0", "    dice: 1\n    boundary: [0, 0.05]")
+    assert load_params(path).loss.terms == {
+        "cross_entropy": (1.0, 1.0),
+        "dice": (1.0, 1.0),
+        "boundary": (0.0, 0.05),
+    }
+    path = changed(tmp_path, "[1.0, 4.0]", "inverse_frequency")
+    assert load_params(path).loss.class_weights == "inverse_frequency"
 
 
 def test_a_loss_without_weight_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tiny import PLAIN
 
 from sarflood.errors import InputError
 from sarflood.patches import store
-from sarflood.patches.loader import CropLoader, band_statistics, take
+from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics, take
 from sarflood.patches.store import (
     EventPatches,
     PatchWriter,
@@ -133,6 +133,19 @@ def test_crops_show_each_patch_and_turn_image_and_mask_alike(tmp_path: Path) -> 
         np.testing.assert_array_equal(images[:, 1], 3.0 * masks)
         seen |= set(np.unique(images[:, 0] - masks))
     assert seen == {0.0, 2.0, 4.0, 6.0}
+
+
+def test_distances_are_cropped_and_turned_with_the_masks() -> None:
+    random = np.random.default_rng(0)
+    masks = (random.random((3, 256, 256)) < 0.3).astype(np.uint8)
+    masks[:, ::40] = masks[:, 1::40] = masks[:, 2::40] = 1
+    images = np.zeros((3, 1, 256, 256), np.float16)
+    patches = LabelledPatches(images, masks)
+    loader = CropLoader(patches, batch_size=4, crop=64, seed=1, distances=True)
+    for _, crops, distances in loader:
+        assert distances.shape == (len(crops), 1, 64, 64)
+        np.testing.assert_array_equal(distances[:, 0] <= 0, crops == 1)
+        assert distances.min() < 0
 
 
 def test_an_epoch_can_be_seen_again(tmp_path: Path) -> None:

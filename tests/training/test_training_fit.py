@@ -52,6 +52,21 @@ def test_a_network_learns_lakes_and_its_best_epoch_is_kept() -> None:
     assert fitted.threshold == best.threshold
 
 
+def test_the_boundary_loss_comes_in_over_the_training() -> None:
+    params = settings()
+    curves = []
+    for first in (0.0, 0.05):
+        terms = {"dice": (1.0, 1.0), "boundary": (first, 0.05)}
+        loss = params.loss.model_copy(update={"terms": terms})
+        seen: list[Epoch] = []
+        fit(lakes(4, 0), lakes(2, 1), BANDS, params.model_copy(update={"loss": loss}), seen.append)
+        curves.append(seen)
+    ramp, whole = curves
+    assert ramp[-1].val_iou > 0.8
+    assert ramp[0].train_loss < 0.7 * whole[0].train_loss
+    assert ramp[-1].train_loss > ramp[0].train_loss, "its weight has grown"
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     weights = [
         fit(

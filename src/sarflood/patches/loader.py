@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from sarflood.model.inputs import event_scaling, prepare
 from sarflood.params import InputParams
+from sarflood.patches.distance import signed_distance
 from sarflood.patches.store import EventPatches
-from sarflood.raster.patch import PATCH
+from sarflood.raster.patch import PATCH, WET
 
 _BATCH = 16
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,25 @@ class CropLoader:
         batch_size: Crops a batch.
         crop: Edge of a crop in pixels.
         seed: The same seed gives the same batches in every epoch of the same number.
+        distances: Whether distances to the border of the water are wanted; those are made here.
 
-    Yields (N, C, crop, crop) float16 images with NaN and (N, crop, crop) uint8 masks.
+    Yields (N, C, crop, crop) float16 images with NaN, (N, crop, crop) uint8 masks and, where
+    wanted, (N, 1, crop, crop) int8 distances, see `signed_distance`.
     """
 
-    def __init__(self, patches: LabelledPatches, *, batch_size: int, crop: int, seed: int) -> None:
+    def __init__(
+        self,
+        patches: LabelledPatches,
+        *,
+        batch_size: int,
+        crop: int,
+        seed: int,
+        distances: bool = False,
+    ) -> None:
         self._patches, self._batch_size, self._crop = patches, batch_size, crop
+        self._layers: list[NDArray[Any]] = [patches.images, patches.masks]
+        if distances:
+            self._layers.append(np.stack([[signed_distance(mask, WET)] for mask in patches.masks]))
         self._seed, self._epoch = seed, 0
         self._crops = len(patches) * (PATCH // crop) ** 2
 
@@ -111,18 +126,17 @@ class CropLoader:
         repeats = self._crops // len(self._patches)
         order = random.permutation(np.tile(np.arange(len(self._patches)), repeats))
         for start in range(0, len(order), self._batch_size):
-            pairs = [
+            crops = [
                 self._crop_of(item, random) for item in order[start : start + self._batch_size]
             ]
-            images, masks = zip(*pairs, strict=True)
-            yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+            yield tuple(torch.from_numpy(np.stack(layer)) for layer in zip(*crops, strict=True))
 
-    def _crop_of(
-        self, item: int, random: np.random.Generator
-    ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    def _crop_of(self, item: int, random: np.random.Generator) -> list[NDArray[Any]]:
         top, left = random.integers(0, PATCH - self._crop + 1, 2)
-        window = (slice(top, top + self._crop), slice(left, left + self._crop))
-        image, mask = self._patches.images[item][:, *window], self._patches.masks[item][window]
         turns, flip = int(random.integers(4)), random.integers(2)
-        image, mask = np.rot90(image, turns, axes=(1, 2)), np.rot90(mask, turns)
-        return (image[:, :, ::-1], mask[:, ::-1]) if flip else (image, mask)
+        crops = []
+        for layer in self._layers:
+            crop = layer[item][..., top : top + self._crop, left : left + self._crop]
+            crop = np.rot90(crop, turns, axes=(-2, -1))
+            crops.append(crop[..., ::-1] if flip else crop)
+        return crops

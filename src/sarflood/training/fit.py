@@ -27,7 +27,7 @@ from sarflood.model.package import normalise
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import InputParams, Params, TrainParams
 from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics
-from sarflood.raster.patch import WET
+from sarflood.raster.patch import DRY, WET
 from sarflood.training.calibrate import best_threshold, count_by_probability
 
 WARM_UP = 0.1  # share of the training in which the learning rate rises
@@ -95,8 +95,9 @@ def fit(
         batch_size=params.train.batch_size,
         crop=params.train.crop,
         seed=params.train.seed,
+        distances="boundary" in params.loss.terms,
     )
-    loss = build_loss(params.loss)
+    loss = build_loss(params.loss, [int(np.count_nonzero(train.masks == k)) for k in (DRY, WET)])
     module = _Training(network, loss, mean, std, params.train, loader, val, on_epoch)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -165,6 +166,7 @@ class _Training(L.LightningModule):
             network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
         )
         self._losses: list[Tensor] = []
+        self._done = 0.0
         self._start = time.monotonic()
         self._planned_epochs = params.epochs
         self.curve: list[Epoch] = []
@@ -185,12 +187,13 @@ class _Training(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         steps = self.current_epoch + batch_idx / len(self._loader)
-        rate = self._params.learning_rate * _one_cycle(steps / self._planned_epochs)
+        self._done = min(steps / self._planned_epochs, 1.0)
+        rate = self._params.learning_rate * _one_cycle(self._done)
         self._optimizer.param_groups[0]["lr"] = rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
-        images, masks = batch
-        loss: Tensor = self.loss(self(images), masks)
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:  # noqa: ARG002
+        images, masks, *distance = batch
+        loss: Tensor = self.loss(self(images), masks, *distance, done=self._done)
         self._losses.append(loss.detach())
         return loss
 
