@@ -18,22 +18,35 @@ from numpy.typing import NDArray
 from sarflood.mapping.patches import map_patches
 from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
-from sarflood.params import InputParams
+from sarflood.params import InputParams, ModelParams
 
 PLAIN = InputParams(speckle_filter="none", normalisation="training", fixed_db={})
 UTM = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 1_500_000.0)
 
 
+def network_params(**changes: Any) -> ModelParams:
+    """A plain U-Net of width 4 and depth 2, but for the changes."""
+    settings: dict[str, Any] = {
+        "variant": "plain",
+        "width": 4,
+        "depth": 2,
+        "normalisation": "batch",
+        "upsampling": "transposed",
+        "dropout": 0.0,
+        "skips": True,
+    }
+    return ModelParams(**(settings | changes))
+
+
 def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> FloodModel:
     """A U-Net of width 4 and depth 2 with fixed random weights and about as much wet as dry."""
     torch.manual_seed(7)
-    network = UNet(len(bands), 4, 2).eval()
+    network = UNet(len(bands), network_params()).eval()
     manifest = ModelManifest(
         bands=bands,
         units=units,
         label="flood",
-        width=4,
-        depth=2,
+        network=network_params(),
         input=PLAIN,
         mean=(-12.0,) * len(bands) if units == "db" else (100.0,) * len(bands),
         std=(5.0,) * len(bands) if units == "db" else (50.0,) * len(bands),

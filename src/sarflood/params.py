@@ -13,6 +13,7 @@ from sarflood.errors import InputError
 MAX_CLASSES = 16
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
+Normalisation = Literal["batch", "group"]
 Reduction = Literal["batch", "image"]
 LossName = Literal[
     "cross_entropy",
@@ -126,10 +127,28 @@ class InputParams(Closed):
 
 
 class ModelParams(Closed):
-    """The U-Net's size."""
+    """The U-Net."""
 
+    variant: Literal["plain", "residual", "attention", "light"]
     width: Annotated[int, Field(ge=2, le=128)]
     depth: Annotated[int, Field(ge=1, le=6)]
+    normalisation: Normalisation
+    upsampling: Literal["transposed", "bilinear"]
+    dropout: Annotated[float, Field(ge=0.0, le=0.9)]
+    skips: bool
+
+    def sentence(self) -> str:
+        """Name the network, such as `attention U-Net of width 8 and depth 4, …`."""
+        kind = "" if self.variant == "plain" else f"{self.variant} "
+        return ", ".join(
+            [
+                f"{kind}U-Net of width {self.width} and depth {self.depth}",
+                f"{self.normalisation} normalisation",
+                f"{self.upsampling} up-sampling",
+                *([f"dropout {self.dropout:g}"] if self.dropout else []),
+                *([] if self.skips else ["without skips"]),
+            ]
+        )
 
 
 class TrainParams(Closed):

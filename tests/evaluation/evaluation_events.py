@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tiny import PLAIN
+from tiny import PLAIN, network_params
 
 from sarflood.model.package import FloodModel, ModelManifest, TrainedOn
 from sarflood.model.unet import UNet
@@ -73,7 +73,7 @@ def make_split(events: list[EventPatches]) -> pd.DataFrame:
 def random_model() -> FloodModel:
     """A small network with random weights, wet for half of the pixels of a patch."""
     torch.manual_seed(1)
-    model = FloodModel(manifest(), UNet(2, 2, 1).eval())
+    model = FloodModel(manifest(), UNet(2, network_params(width=2, depth=1)).eval())
     with torch.inference_mode():
         logits = model.network(model.normalise(radar_patch("any", 1).image[None]))
         model.network.head.bias -= logits.median()
@@ -85,8 +85,7 @@ def manifest() -> ModelManifest:
         bands=("vv", "vh"),
         units="db",
         label="water",
-        width=2,
-        depth=1,
+        network=network_params(width=2, depth=1),
         input=PLAIN,
         mean=(-10.0, -16.0),
         std=(4.0, 4.0),
@@ -101,7 +100,7 @@ def manifest() -> ModelManifest:
 
 def constant_model(logit: float) -> FloodModel:
     """A model that gives each pixel the same logit."""
-    network = UNet(2, 2, 1).eval()
+    network = UNet(2, network_params(width=2, depth=1)).eval()
     torch.nn.init.zeros_(network.head.weight)
     torch.nn.init.constant_(network.head.bias, logit)  # type: ignore[arg-type]
     return FloodModel(manifest(), network)

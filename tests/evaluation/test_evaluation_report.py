@@ -182,7 +182,7 @@ def test_the_report_says_what_the_model_was_made_of(report: str, model: FloodMod
     text = "\n".join(Page(report).text)
     assert model.manifest.commit in text
     assert model.manifest.trained_on[0].index_sha256 in text
-    assert "U-Net, width 2, depth 1" in text
+    assert "U-Net of width 2 and depth 1, batch normalisation" in text
 
 
 def test_names_from_outside_are_text_and_never_markup(report: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import PLAIN
+from tiny import PLAIN, network_params
 
 from sarflood.errors import InputError
 from sarflood.model.package import (
@@ -31,8 +31,7 @@ def model() -> FloodModel:
         bands=("vv", "vh"),
         units="db",
         label="water",
-        width=4,
-        depth=2,
+        network=network_params(),
         input=PLAIN,
         mean=(-12.0, -18.5),
         std=(3.0, 4.0),
@@ -43,7 +42,7 @@ def model() -> FloodModel:
         sarflood="0.1.0",
         created=dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
     )
-    return FloodModel(manifest, UNet(2, 4, 2).eval())
+    return FloodModel(manifest, UNet(2, network_params()).eval())
 
 
 @pytest.fixture

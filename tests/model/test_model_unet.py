@@ -1,67 +1,177 @@
+"""Every variant of the U-Net is asked for the same; `Variant` is inherited by one class each."""
+
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tiny import network_params
 from torch import nn
 
-from sarflood.model.unet import UNet
+from sarflood.model.unet import UNet, channels_last
 
 
-@pytest.mark.parametrize("size", [(64, 64), (37, 50), (256, 31), (17, 16)])
-def test_any_size_gives_a_logit_for_each_pixel(size: tuple[int, int]) -> None:
-    network = UNet(bands=2, width=4, depth=4).eval()
-    with torch.inference_mode():
-        assert network(torch.randn(2, 2, *size)).shape == (2, *size)
+class Variant:
+    """What each variant must do; a subclass names its settings."""
+
+    settings: ClassVar[dict[str, Any]] = {}
+
+    def network(self, bands: int = 2, classes: int = 2, **changes: Any) -> UNet:
+        torch.manual_seed(0)
+        return UNet(bands, network_params(**(self.settings | changes)), classes).eval()
+
+    @pytest.mark.parametrize("size", [(32, 32), (37, 50), (256, 33), (32, 41)])
+    def test_any_size_gives_a_logit_for_each_pixel(self, size: tuple[int, int]) -> None:
+        with torch.inference_mode():
+            assert self.network(depth=4)(torch.randn(2, 2, *size)).shape == (2, *size)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (8, 8)])
+    def test_images_smaller_than_the_padding_are_answered(self, size: tuple[int, int]) -> None:
+        with torch.inference_mode():
+            logits = self.network(depth=4)(torch.randn(1, 2, *size))
+        assert logits.shape == (1, *size)
+        assert torch.isfinite(logits).all()
+
+    def test_several_classes_have_a_logit_each(self) -> None:
+        with torch.inference_mode():
+            assert self.network(classes=5)(torch.randn(2, 2, 40, 36)).shape == (2, 5, 40, 36)
+
+    def test_each_parameter_gets_a_gradient(self) -> None:
+        network = self.network(bands=3).train()
+        (network(torch.randn(2, 3, 32, 32)) ** 2).sum().backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+    def test_the_same_seed_gives_the_same_gradients(self) -> None:
+        slopes = []
+        for _ in range(2):
+            network = self.network().train()
+            (network(torch.randn(2, 2, 32, 32)) ** 2).sum().backward()
+            slopes.append([parameter.grad for parameter in network.parameters()])
+        for one, other in zip(*slopes, strict=True):
+            assert one is not None
+            assert torch.equal(one, torch.as_tensor(other))
+
+    def test_a_patch_is_answered_alike_alone_and_in_a_batch(self) -> None:
+        network, images = self.network(), torch.randn(3, 2, 40, 40)
+        with torch.inference_mode():
+            torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
+
+    def test_padding_leaves_what_is_far_from_it_as_it_was(self) -> None:
+        network, image = self.network(), torch.randn(1, 2, 128, 128)
+        with torch.inference_mode():
+            whole, cropped = network(image), network(image[..., :125, :126])
+        torch.testing.assert_close(cropped[:, :80, :80], whole[:, :80, :80])
+
+    def test_saved_weights_answer_bit_by_bit_alike(self, tmp_path: Path) -> None:
+        network, images = self.network(), torch.randn(2, 2, 48, 48)
+        save_file(network.state_dict(), tmp_path / "weights.safetensors")
+        other = UNet(2, network_params(**self.settings)).eval()
+        other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+        with torch.inference_mode():
+            assert torch.equal(network(images), other(images))
+
+    def test_it_can_be_exported(self) -> None:
+        network, images = self.network(), torch.randn(1, 2, 32, 48)
+        exported = torch.export.export(network, (images,)).module()
+        torch.testing.assert_close(exported(images), network(images))
+
+    def test_half_precision_comes_near_to_whole(self) -> None:
+        network, images = channels_last(self.network()), torch.randn(2, 2, 32, 32)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            half = network(images)
+        with torch.inference_mode():
+            whole = network(images)
+        assert half.dtype == torch.bfloat16
+        rounding = 2**-8 * whole.abs().mean()
+        assert (half.float() - whole).abs().mean() < 0.1 * whole.std() + rounding
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (8, 8)])
-def test_images_smaller_than_the_padding_are_answered(size: tuple[int, int]) -> None:
-    network = UNet(bands=1, width=2, depth=4).eval()
-    with torch.inference_mode():
-        logits = network(torch.randn(1, 1, *size))
-    assert logits.shape == (1, *size)
-    assert torch.isfinite(logits).all()
+class TestPlain(Variant):
+    def test_the_published_size_has_the_published_channels(self) -> None:
+        network = self.network(bands=1, width=64, depth=4)
+        convolutions = [
+            (module.in_channels, module.out_channels)
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d)
+        ]
+        # Ronneberger et al. (2015), figure 1, with one class in place of two
+        assert convolutions == [
+            *[(1, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256)],
+            *[(256, 512), (512, 512), (512, 1024), (1024, 1024)],
+            *[(1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128)],
+            *[(128, 64), (64, 64), (64, 1)],
+        ]
+        lifts = [module for module in network.modules() if isinstance(module, nn.ConvTranspose2d)]
+        assert [lift.out_channels for lift in lifts] == [512, 256, 128, 64]
 
 
-def test_padding_leaves_what_is_far_from_it_as_it_was() -> None:
-    torch.manual_seed(0)
-    network = UNet(bands=1, width=2, depth=2).eval()
-    image = torch.randn(1, 1, 128, 128)
-    with torch.inference_mode():
-        whole, cropped = network(image), network(image[..., :125, :126])
-    torch.testing.assert_close(cropped[:, :80, :80], whole[:, :80, :80])
+class TestGroupNormalisation(Variant):
+    settings: ClassVar = {"normalisation": "group", "width": 6}
+
+    def test_padding_leaves_what_is_far_from_it_as_it_was(self) -> None:
+        """Its statistics are of the whole image, so that what is far changes a little, too."""
+        network, image = self.network(), torch.randn(1, 2, 128, 128)
+        with torch.inference_mode():
+            whole, cropped = network(image), network(image[..., :125, :126])
+        assert (cropped - whole[:, :125, :126])[:, :80, :80].abs().mean() < 0.1 * whole.std()
+
+    def test_a_patch_has_the_same_gradient_whatever_else_is_in_the_batch(self) -> None:
+        network = self.network().train()
+        images = torch.randn(2, 2, 32, 32)
+        alone, both = network(images[:1]), network(images)
+        torch.testing.assert_close(both[:1], alone)
 
 
-def test_each_parameter_gets_a_gradient() -> None:
-    torch.manual_seed(0)
-    network = UNet(bands=3, width=4, depth=3)
-    (network(torch.randn(2, 3, 32, 32)) ** 2).sum().backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
+class TestBilinear(Variant):
+    settings: ClassVar = {"upsampling": "bilinear"}
 
 
-def test_the_published_size_has_the_published_channels() -> None:
-    network = UNet(bands=1, width=64, depth=4)
-    convolutions = [
-        (module.in_channels, module.out_channels)
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    # Ronneberger et al. (2015), figure 1, with one class in place of two
-    assert convolutions == [
-        *[(1, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)],
-        *[(512, 1024), (1024, 1024)],
-        *[(1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128), (128, 64)],
-        *[(64, 64), (64, 1)],
-    ]
-    lifts = [module for module in network.modules() if isinstance(module, nn.ConvTranspose2d)]
-    assert [lift.out_channels for lift in lifts] == [512, 256, 128, 64]
+class TestDropout(Variant):
+    settings: ClassVar = {"dropout": 0.5}
+
+    def test_it_drops_in_training_alone(self) -> None:
+        network, images = self.network(normalisation="group"), torch.randn(1, 2, 32, 32)
+        assert torch.equal(network(images), network(images))
+        assert not torch.equal(network.train()(images), network(images))
 
 
-def test_a_patch_is_answered_alike_alone_and_in_a_batch() -> None:
-    torch.manual_seed(0)
-    network = UNet(bands=2, width=4, depth=2).eval()
-    images = torch.randn(3, 2, 40, 40)
-    with torch.inference_mode():
-        torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
+class TestWithoutSkips(Variant):
+    settings: ClassVar = {"skips": False}
+
+    def test_what_is_finer_than_the_deepest_level_does_not_come_through(self) -> None:
+        """Of a checkerboard, which pooling wipes out, a network with skips knows the phase."""
+        board = torch.zeros(1, 2, 64, 64)
+        board[..., ::2, ::2] = board[..., 1::2, 1::2] = 1.0
+        phases = []
+        for skips in (False, True):
+            network = self.network(skips=skips)
+            with torch.inference_mode():
+                logits = network(board)[0, 16:48, 16:48]
+            spread = logits[::2, ::2].mean() - logits[::2, 1::2].mean()
+            phases.append(float(spread.abs() / logits.std().clamp(min=1e-6)))
+        assert phases[1] > 2 * phases[0]
+
+
+class TestResidual(Variant):
+    settings: ClassVar = {"variant": "residual"}
+
+
+class TestAttention(Variant):
+    settings: ClassVar = {"variant": "attention"}
+
+    def test_gates_can_close(self) -> None:
+        network, images = self.network(), torch.randn(1, 2, 32, 32)
+        before = network(images)
+        for name, parameter in network.named_parameters():
+            if name.startswith("gate.") and name.endswith("share.bias"):
+                nn.init.constant_(parameter, -1e4)
+        assert not torch.allclose(network(images), before)
+
+
+class TestLight(Variant):
+    settings: ClassVar = {"variant": "light"}

@@ -236,7 +236,7 @@ def _provenance(manifest: ModelManifest, events: list[EventPatches]) -> str:
     if manifest.input.speckle_filter != "none":
         how += f", {manifest.input.speckle_filter.replace('_', ' ')} filter"
     facts = [
-        ("network", f"U-Net, width {manifest.width}, depth {manifest.depth}"),
+        ("network", manifest.network.sentence()),
         ("input", f"{', '.join(manifest.bands)} in {manifest.units}; {how}: {normalisation}"),
         ("answers", f"{manifest.label}, where the probability is {manifest.threshold:.3f} or more"),
         ("commit", manifest.commit),

@@ -20,7 +20,7 @@ from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import Scaling, event_scaling, prepare
 from sarflood.model.unet import UNet, channels_last
-from sarflood.params import InputParams
+from sarflood.params import InputParams, ModelParams
 from sarflood.raster.patch import UNKNOWN
 
 WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
@@ -43,8 +43,7 @@ class ModelManifest(_Closed):
     bands: tuple[str, ...]
     units: str
     label: str
-    width: int
-    depth: int
+    network: ModelParams
     input: InputParams
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -154,7 +153,7 @@ def load_model(folder: Path) -> FloodModel:
     """
     keep_large_buffers()
     manifest = load_manifest(folder)
-    network = UNet(len(manifest.bands), manifest.width, manifest.depth)
+    network = UNet(len(manifest.bands), manifest.network)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -1,55 +1,126 @@
-"""The U-Net of Ronneberger, Fischer and Brox (2015), with batch normalisation and padding.
+"""The U-Net of Ronneberger, Fischer and Brox (2015), and its variants.
 
 https://arxiv.org/abs/1505.04597. Padded 3×3 convolutions keep the size, so that skips need no
-cropping; otherwise as published: two convolutions a level, 2×2 max pooling, 2×2 transposed
-convolutions, skips by concatenation, 1×1 logits.
+cropping, and each is followed by a normalisation; otherwise `plain` is as published: two
+convolutions a level, 2×2 max pooling, 2×2 transposed convolutions, skips by concatenation, dropout
+at the end of the contracting path, 1×1 logits.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sarflood.params import ModelParams, Normalisation
 
-class _DoubleConvolution(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+_GROUPS = 8
+
+
+def _normalised(channels: int, kind: Normalisation) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+def _separable(inputs: int, outputs: int) -> nn.Module:
+    """Howard et al. (2017), MobileNets, section 3.1, https://arxiv.org/abs/1704.04861."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+    )
+
+
+class _Block(nn.Module):
+    """Two convolutions, each normalised; a residual one has a shortcut past both.
+
+    He et al. (2016), figure 2, https://arxiv.org/abs/1512.03385; a 1×1 convolution where the number
+    of channels changes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, params: ModelParams) -> None:
+        super().__init__()
+        convolution = _separable if params.variant == "light" else _convolution
+        self.first = nn.Sequential(
+            convolution(inputs, outputs),
+            _normalised(outputs, params.normalisation),
             nn.ReLU(inplace=True),
         )
+        self.second = nn.Sequential(
+            convolution(outputs, outputs), _normalised(outputs, params.normalisation)
+        )
+        self.shortcut = None
+        if params.variant == "residual":
+            same = inputs == outputs
+            self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        found: Tensor = self.second(self.first(features))
+        if self.shortcut is not None:
+            found = found + self.shortcut(features)
+        return functional.relu(found, inplace=True)
+
+
+class _Gate(nn.Module):
+    """Lets through of a skip what the level below asks for.
+
+    Oktay et al. (2018), equations 1 and 2, https://arxiv.org/abs/1804.03999, with the features from
+    below brought to the skip's size first.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.skip = nn.Conv2d(channels, inner, 1, bias=False)
+        self.below = nn.Conv2d(channels, inner, 1)
+        self.share = nn.Conv2d(inner, 1, 1)
+
+    def forward(self, skip: Tensor, below: Tensor) -> Tensor:
+        asked = functional.relu(self.skip(skip) + self.below(below), inplace=True)
+        return skip * torch.sigmoid(self.share(asked))
+
+
+def _lift(below: int, above: int, params: ModelParams) -> nn.Module:
+    if params.upsampling == "transposed":
+        return nn.ConvTranspose2d(below, above, 2, stride=2)
+    # The convolution is 1×1, so that it may come first, where there are a quarter of the pixels.
+    return nn.Sequential(nn.Conv2d(below, above, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
 
 
 class UNet(nn.Module):
-    """Logits of "wet" for each pixel.
+    """Logits of "wet" for each pixel, or of each class where there are several.
 
     Args:
         bands: Input channels C.
-        width: Channels of the first level; level k has `width · 2**k`.
-        depth: Number of 2×2 poolings.
+        params: Width, depth and variant.
+        classes: 2, which have one logit, or K > 2.
     """
 
-    def __init__(self, bands: int, width: int, depth: int) -> None:
+    def __init__(self, bands: int, params: ModelParams, classes: int = 2) -> None:
         super().__init__()
-        channels = [width * 2**level for level in range(depth + 1)]
+        channels = [params.width * 2**level for level in range(params.depth + 1)]
         self.down = nn.ModuleList(
-            _DoubleConvolution(inputs, outputs) for inputs, outputs in pairwise([bands, *channels])
+            _Block(inputs, outputs, params) for inputs, outputs in pairwise([bands, *channels])
         )
+        self.dropout = nn.Dropout2d(params.dropout)
         upwards = channels[::-1]
-        self.lift = nn.ModuleList(
-            nn.ConvTranspose2d(below, above, 2, stride=2) for below, above in pairwise(upwards)
-        )
-        self.up = nn.ModuleList(_DoubleConvolution(2 * above, above) for above in upwards[1:])
-        self.head = nn.Conv2d(width, 1, 1)
+        self.lift = nn.ModuleList(_lift(below, above, params) for below, above in pairwise(upwards))
+        gated = params.variant == "attention" and params.skips
+        self.gate = nn.ModuleList(_Gate(above) for above in upwards[1:] if gated)
+        joined = 2 if params.skips else 1
+        self.up = nn.ModuleList(_Block(joined * above, above, params) for above in upwards[1:])
+        self.head = nn.Conv2d(params.width, classes if classes > 2 else 1, 1)
+        self._skips = params.skips
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, C, H, W) normalised images to (N, H, W) logits, for any H and W.
+        """Map (N, C, H, W) normalised images to (N, H, W) or (N, K, H, W) logits, any H and W.
 
         Sizes that are no multiple of 2**depth are padded by reflection inside, or by repetition
         where the image is smaller than the padding.
@@ -65,10 +136,16 @@ class UNet(nn.Module):
         for level, block in enumerate(self.down):
             features = block(features if level == 0 else functional.max_pool2d(features, 2))
             skips.append(features)
-        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
-            features = block(torch.cat((skip, lift(features)), dim=1))
-        logits: Tensor = self.head(features)[:, 0, :height, :width]
-        return logits
+        features = self.dropout(features)
+        for level, (lift, block) in enumerate(zip(self.lift, self.up, strict=True)):
+            features = lift(features)
+            if self._skips:
+                skip = skips[-2 - level]
+                skip = self.gate[level](skip, features) if len(self.gate) else skip
+                features = torch.cat((skip, features), dim=1)
+            features = block(features)
+        logits: Tensor = self.head(features)[..., :height, :width]
+        return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
 def channels_last(network: UNet) -> UNet:

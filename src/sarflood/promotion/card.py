@@ -35,7 +35,7 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
             _INTENDED,
             "",
             f"- bands: {', '.join(manifest.bands)} in {manifest.units}; mask: {manifest.label}",
-            f"- U-Net of width {manifest.width} and depth {manifest.depth}",
+            f"- {manifest.network.sentence()}",
             f"- threshold {manifest.threshold:.3f}, calibrated on validation patches",
             f"- made {manifest.created:%Y-%m-%d %H:%M} UTC by sarflood {manifest.sarflood}",
             f"- commit {manifest.commit[:12]}",

@@ -89,7 +89,7 @@ def fit(
     L.seed_everything(params.train.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     mean, std = _scale(train, params.input, bands)
-    network = UNet(train.images.shape[1], params.model.width, params.model.depth)
+    network = UNet(train.images.shape[1], params.model)
     loader = CropLoader(
         train,
         batch_size=params.train.batch_size,
