@@ -222,6 +222,16 @@ class Params(Closed):
     serving: ServingParams
 
     @model_validator(mode="after")
+    def _weight_for_each_class(self) -> Params:
+        weights = self.loss.class_weights
+        if weights != "inverse_frequency" and len(weights) != 2:
+            raise ValueError(
+                f"loss.class_weights {list(weights)}: masks have two classes, dry and wet; give "
+                "two weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crop_deep_enough(self) -> Params:
         # A level of a single pixel has no batch statistics.
         if self.train.crop < 2 * 2**self.model.depth:

@@ -135,6 +135,26 @@ def test_a_bad_patch_of_a_scene_goes_to_quarantine_alone(
     assert take(workspace, alone, "again").accepted == 1
 
 
+def test_a_patch_in_quarantine_is_not_overwritten_by_another_of_its_name(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    kept = workspace.quarantine / "typhoon" / "files" / "scene-1-2"
+    for level in (-12.5, -10.5):
+        scene = tmp_path / str(level) / "scene"
+        scene.parent.mkdir()
+        simulate_event(scene, seed=0, size=700)
+        with rasterio.open(scene / "scene.tif", "r+") as file:
+            values = file.read()
+            values[:, 256:512, 512:] = level
+            file.write(values)
+        take(workspace, scene, "typhoon")
+    levels = []
+    for path in sorted(kept.glob("scene*.tif")):
+        with rasterio.open(path) as file:
+            levels.append(float(file.read().mean()))
+    assert sorted(levels) == [-12.5, -10.5]
+
+
 def test_empty_tiles_are_noted_but_are_no_fault(workspace: Workspace, source: Path) -> None:
     for number in range(4):
         tile(source / "tiles", number, empty=True)

@@ -110,41 +110,39 @@ def _cut_out(folder: Path, refusals: Sequence[Refusal], read: Path) -> dict[str,
             layers[PRE] = (image[len(after) :], tuple(map(str.upper, after)))
         if patch.mask is not None:
             layers[MASK] = (patch.mask[None, :height, :width], (event.label or "",))
-        files[name] = [
-            _write(folder / name.rpartition("/")[2] / file, *layer, patch.row)
-            for file, layer in layers.items()
-        ]
+        here = read.with_name("cut")
+        cut = here / name.rpartition("/")[2]
+        cut.mkdir(parents=True, exist_ok=True)
+        for file, layer in layers.items():
+            _write(cut / file, *layer, patch.row)
+        files[name] = [_copy(cut / file, folder, here) for file in layers]
     return files
 
 
 def _write(
     path: Path, values: NDArray[Any], descriptions: tuple[str, ...], row: dict[str, Any]
-) -> Path:
+) -> None:
     """Write (C, H, W) as a GeoTIFF on the grid of the patch."""
     transform = Affine(*json.loads(row["transform"])) if row["transform"] else None
     nodata = UNKNOWN if values.dtype == np.uint8 else np.nan
     count, height, width = values.shape
-    with (
-        replacing(path) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
-            driver="GTiff",
-            count=count,
-            height=height,
-            width=width,
-            dtype=values.dtype,
-            crs=row["crs"],
-            transform=transform,
-            nodata=nodata,
-            compress="deflate",
-        ) as file,
-    ):
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=count,
+        height=height,
+        width=width,
+        dtype=values.dtype,
+        crs=row["crs"],
+        transform=transform,
+        nodata=nodata,
+        compress="deflate",
+    ) as file:
         file.write(values)
         file.descriptions = descriptions
         if path.name == MASK:
             file.update_tags(**{LABEL_TAG: descriptions[0]})
-    return path
 
 
 def _inside(item: Item) -> list[Path]:
