@@ -112,6 +112,20 @@ def test_parts_are_about_as_wet_as_the_event() -> None:
         assert index.loc[parts == part, "wet_share"].mean() == pytest.approx(mean, rel=0.5)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_of_places_of_unlike_size_and_wetness_are_as_wet_as_the_event(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    place = np.repeat(np.arange(60), np.ceil(random.lognormal(1.5, 1.2, 60)).astype(np.int64))
+    index = grid(len(place), 1).assign(
+        grid=[f"chip-{number}" for number in place],
+        wet_share=random.lognormal(-2, 1, 60).clip(max=1)[place],
+    )
+    parts = split(event(index))
+    wet = index.groupby(parts)["wet_share"].mean() / index["wet_share"].mean()
+    assert wet[list(PARTS)].between(0.97, 1.03).all()
+    assert parts.eq("test").mean() == pytest.approx(0.2, abs=0.01)
+
+
 def test_the_same_grid_is_always_split_alike_whatever_the_row_order() -> None:
     index = grid(9, 9)
     shuffled = index.sample(frac=1, random_state=1)

@@ -30,7 +30,8 @@ from sarflood.patches.store import EventPatches
 
 MAX_STARTS = 60
 MANY_PLACES = 20  # scenes or chips, from which on they are kept whole
-DRAWS = 400  # orders in which groups are tried
+DRAWN = 2_000_000  # groups in all orders in which they are tried
+MIN_ORDERS, MAX_ORDERS = 400, 20_000
 UNLIKE_COST = 1.0  # of a part whose wet share is twice that of the event, or none of it
 DRY = 1e-3  # wet shares below this are all the same
 LOST_COST = 1.0  # of having no patch left for training
@@ -136,26 +137,45 @@ def _by_groups(
 ) -> Parts:
     """Fill test, then validation, with whole groups in many drawn orders; keep the cheapest."""
     sizes = np.bincount(group)
-    wanted = {TEST: params.test_share * len(group), VAL: params.val_share * len(group)}
+    if len(sizes) < 3:
+        return np.full(len(group), TRAIN, dtype="<U10")
     random = np.random.default_rng(crc32(str(index["id"].iloc[0]).encode()))
-    best_cost, best = np.inf, np.full(len(group), TRAIN, dtype="<U10")
-    for _ in range(DRAWS if len(sizes) > 2 else 0):
-        of_group = np.full(len(sizes), TRAIN, dtype="<U10")
-        order = random.permutation(len(sizes))
-        for part, share in wanted.items():
-            filled = 0
-            for number in order:
-                if of_group[number] == TRAIN and filled + sizes[number] <= 1.25 * share:
-                    of_group[number] = part
-                    filled += sizes[number]
-                if filled >= share:
-                    break
-        assigned = of_group[group]
-        off = sum(abs((assigned == part).sum() / share - 1) for part, share in wanted.items())
-        cost = _cost(assigned, wet) + off
-        if cost < best_cost and {TEST, VAL} <= set(assigned):
-            best_cost, best = cost, assigned
-    return best
+    number = min(max(DRAWN // len(sizes), MIN_ORDERS), MAX_ORDERS)
+    orders = random.permuted(np.tile(np.arange(len(sizes)), (number, 1)), axis=1)
+    dealt = np.full(orders.shape, TRAIN, dtype="<U10")
+    off = np.zeros(len(orders))
+    for part, share in ((TEST, params.test_share), (VAL, params.val_share)):
+        wanted = share * len(group)
+        off += np.abs(_fill(dealt, part, orders, sizes, wanted) / wanted - 1)
+    wet_sums = np.bincount(group, wet).astype(np.float64)
+    best = int((_cost(dealt, sizes, wet_sums) + off).argmin())
+    parts: Parts = dealt[best, group]
+    return parts
+
+
+def _fill(
+    dealt: Parts, part: str, orders: NDArray[np.int64], sizes: NDArray[np.int64], wanted: float
+) -> NDArray[np.int64]:
+    """Deal groups to a part in each order until it has `wanted` patches, or a quarter more.
+
+    Args:
+        dealt: (D, G) the parts of the groups; those of `train` are free. Changed.
+        part: To which.
+        orders: (D, G) groups in the order in which they are tried.
+        sizes: (G,) patches.
+        wanted: Patches.
+
+    Returns:
+        (D,) the patches that the part got.
+    """
+    filled = np.zeros(len(orders), np.int64)
+    every = np.arange(len(orders))
+    for tried in orders.T:
+        free = dealt[every, tried] == TRAIN
+        fits = free & (filled < wanted) & (filled + sizes[tried] <= 1.25 * wanted)
+        dealt[every[fits], tried[fits]] = part
+        filled += np.where(fits, sizes[tried], 0)
+    return filled
 
 
 def _earlier_parts(index: pd.DataFrame, done: list[pd.DataFrame], guard: int) -> Parts:
@@ -221,10 +241,11 @@ def _by_strips(places: NDArray[np.int64], wet: NDArray[np.float64], params: Spli
         params: Shares and guard distance.
     """
     best_cost, best = np.inf, np.full(len(places), TRAIN, dtype="<U10")
+    each = np.ones(len(places), np.int64)
     for along in (places - places.min(axis=0)).T:
         for test, val in _strips(along, params):
             assigned = _assign(along, test, val, params.guard_patches)
-            cost = _cost(assigned, wet)
+            cost = _cost(assigned[None], each, wet).item()
             if cost < best_cost:
                 best_cost, best = cost, assigned
     return best
@@ -266,13 +287,27 @@ def _assign(along: NDArray[np.int64], test: _Strip, val: _Strip, guard: int) -> 
     return assigned
 
 
-def _cost(assigned: Parts, wet: NDArray[np.float64]) -> float:
-    """Rate a split: each part should be as wet as the event, and much be left for training."""
-    lost = float((assigned != TRAIN).mean())
-    means = [
-        wet[assigned == name].mean() for name in (TRAIN, VAL, TEST) if (assigned == name).any()
-    ]
-    if len(means) < 3:
-        return np.inf
-    unlike = sum(abs(np.log2((mean + DRY) / (wet.mean() + DRY))) for mean in means)
-    return float(UNLIKE_COST * unlike + LOST_COST * lost)
+def _cost(
+    assigned: Parts, patches: NDArray[np.int64], wet: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rate splits: each part should be as wet as the event, and much be left for training.
+
+    Args:
+        assigned: (D, G) the part of each group of patches, in D splits.
+        patches: (G,) how many.
+        wet: (G,) the sum of their wet shares.
+
+    Returns:
+        (D,) costs; infinite where a part has no patch.
+    """
+    whole = patches.sum()
+    mean = wet.sum() / whole
+    lost = (assigned != TRAIN) @ patches / whole
+    cost: NDArray[np.float64] = LOST_COST * lost
+    for part in (TRAIN, VAL, TEST):
+        chosen = assigned == part
+        count = chosen @ patches
+        means = (chosen @ wet) / np.maximum(count, 1)
+        unlike = np.abs(np.log2((means + DRY) / (mean + DRY)))
+        cost += np.where(count > 0, UNLIKE_COST * unlike, np.inf)
+    return cost
