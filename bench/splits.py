@@ -97,6 +97,7 @@ def _score(
         input=params.input,
         mean=fitted.mean,
         std=fitted.std,
+        temperature=fitted.temperature,
         threshold=fitted.threshold,
         trained_on=(),
         params_sha256="",

@@ -50,6 +50,7 @@ def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> Floo
         input=PLAIN,
         mean=(-12.0,) * len(bands) if units == "db" else (100.0,) * len(bands),
         std=(5.0,) * len(bands) if units == "db" else (50.0,) * len(bands),
+        temperature=1.0,
         threshold=0.5,
         trained_on=(),
         params_sha256="0" * 64,

@@ -12,6 +12,7 @@ from sarflood.errors import InputError
 
 MAX_CLASSES = 16
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Deviations = Annotated[float, Field(ge=0.0, le=5.0)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
 Normalisation = Literal["batch", "group"]
 Reduction = Literal["batch", "image"]
@@ -103,7 +104,7 @@ class InputParams(Closed):
     """What the network sees of an image; recorded with the model."""
 
     speckle_filter: Literal["none", "lee", "refined_lee"]
-    normalisation: Literal["training", "fixed_db", "event", "patch"]
+    normalisation: Literal["training", "fixed_db", "event", "local", "both"]
     fixed_db: dict[str, tuple[float, float]]
 
     @model_validator(mode="before")
@@ -161,6 +162,20 @@ class TrainParams(Closed):
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    patience: Annotated[int, Field(ge=1, le=10_000)]
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)]
+    balance_events: Share
+    balance_wet: Share
+
+
+class AugmentParams(Closed):
+    """How training images are changed; see `patches.augment`."""
+
+    jitter: Deviations
+    contrast: Deviations
+    speckle: Deviations
+    band_dropout: Share
+    holes: Share
 
 
 class LossParams(Closed):
@@ -217,6 +232,7 @@ class Params(Closed):
     input: InputParams
     model: ModelParams
     train: TrainParams
+    augment: AugmentParams
     loss: LossParams
     gate: GateParams
     serving: ServingParams

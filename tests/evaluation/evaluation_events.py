@@ -89,6 +89,7 @@ def manifest() -> ModelManifest:
         input=PLAIN,
         mean=(-10.0, -16.0),
         std=(4.0, 4.0),
+        temperature=1.0,
         threshold=0.5,
         trained_on=(TrainedOn(event="east", index_sha256="ab" * 32),),
         params_sha256="cd" * 32,

@@ -9,14 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import UTM, speckle, tiny_model, write_scene
+from tiny import UTM, network_params, speckle, tiny_model, write_scene
 
 from sarflood.errors import InputError
 from sarflood.evaluation.evaluate import evaluate
 from sarflood.mapping.patches import map_patches
 from sarflood.mapping.scene import map_scene
-from sarflood.model.inputs import check_input, event_scaling, fixed_scaling
-from sarflood.model.package import FloodModel, load_model, normalise, save_model
+from sarflood.model.inputs import (
+    block_moments,
+    check_input,
+    event_scaling,
+    fill,
+    fixed_scaling,
+    local_scaling,
+    normalise,
+)
+from sarflood.model.package import FloodModel, load_model, save_model
+from sarflood.model.unet import UNet
 from sarflood.params import InputParams, load_params
 from sarflood.patches.loader import take
 from sarflood.patches.store import EventPatches, PatchWriter, open_event
@@ -25,7 +34,8 @@ from sarflood.sources.event import Event, Origin
 from sarflood.sources.pixels import cut_patches
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-KINDS = list(product(("none", "lee", "refined_lee"), ("training", "fixed_db", "event", "patch")))
+SCALES = ("training", "fixed_db", "event", "local", "both")
+KINDS = list(product(("none", "lee", "refined_lee"), SCALES))
 
 
 def settings(speckle_filter: str, normalisation: str) -> InputParams:
@@ -44,10 +54,14 @@ def model_with(params: InputParams) -> FloodModel:
     if params.normalisation == "training":
         offset, scale = (-12.0, -12.0), (5.0, 5.0)
     if params.normalisation == "fixed_db":
-        fixed = fixed_scaling(params, ("vv", "vh"))
-        offset, scale = fixed.offset, fixed.scale  # type: ignore[assignment]
+        offset, scale = fixed_scaling(params, ("vv", "vh"))  # type: ignore[assignment]
+    network = model.network
+    if params.normalisation == "both":
+        offset, scale = (-12.0, -12.0, 0.0, 0.0), (5.0, 5.0, 1.0, 1.0)  # type: ignore[assignment]
+        torch.manual_seed(1)
+        network = UNet(4, network_params()).eval()
     update = {"input": params, "mean": offset, "std": scale}
-    return replace(model, manifest=model.manifest.model_copy(update=update))
+    return replace(model, network=network, manifest=model.manifest.model_copy(update=update))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +95,7 @@ def test_training_evaluation_mapping_and_serving_see_the_same(
     mean, std = (
         torch.tensor(item).view(1, -1, 1, 1) for item in (model.manifest.mean, model.manifest.std)
     )
-    in_training = normalise(torch.from_numpy(trained.images), mean, std)
+    in_training = fill(normalise(torch.from_numpy(trained.images), mean, std))
     in_use = model.normalise(event.images, model.scaling_of(event.images))
     assert torch.equal(in_training, in_use)
     with torch.inference_mode():
@@ -107,7 +121,7 @@ def test_a_patch_as_a_scene_is_answered_alike(
     np.testing.assert_array_equal(mapped.mask, map_patches(model, event.images[:1])[0])
 
 
-@pytest.mark.parametrize("normalisation", ["event", "patch"])
+@pytest.mark.parametrize("normalisation", ["event", "local"])
 def test_scales_of_the_scene_make_an_event_independent_of_its_level(normalisation: str) -> None:
     model = model_with(settings("none", normalisation))
     images = np.stack([speckle(2, PATCH, PATCH, seed) for seed in range(3)])
@@ -120,11 +134,50 @@ def test_an_event_is_scaled_by_all_of_it_and_a_patch_by_itself() -> None:
     images = np.stack([speckle(2, PATCH, PATCH) - 10 * number for number in range(2)])
     scaling = event_scaling(images)
     middle = np.median(images[:, :, ::8, ::8].transpose(1, 0, 2, 3).reshape(2, -1), axis=1)
-    assert scaling.offset == pytest.approx(middle, abs=0.1)
-    alone = model_with(settings("none", "patch")).normalise(images)
+    assert scaling.offset.ravel() == pytest.approx(middle, abs=0.1)
+    alone = model_with(settings("none", "local")).normalise(images)
     together = model_with(settings("none", "event")).normalise(images)
     assert torch.allclose(alone[0], alone[1], atol=0.02)
     assert float((together[0] - together[1]).mean()) > 0.5
+
+
+def test_the_local_scale_is_that_of_the_pixels_around_and_has_no_step() -> None:
+    image = speckle(2, 700, 900)[None]
+    image[:, :, :, 500:] += 10
+    image[:, :, 300:500, 100:300] = np.nan
+    scaling = local_scaling(block_moments(image), np.arange(700), np.arange(900))
+    for row, col in ((128, 128), (256, 384), (384, 640)):
+        around = image[0, :, row - 128 : row + 128, col - 128 : col + 128]
+        for layer, expected in (
+            (scaling.offset, np.nanmean(around, axis=(1, 2))),
+            (scaling.scale, np.nanstd(around, axis=(1, 2))),
+        ):
+            # The four pixels around a corner of blocks lie half a pixel from it.
+            near = layer[0, :, row - 1 : row + 1, col - 1 : col + 1].mean(axis=(1, 2))
+            np.testing.assert_allclose(near, expected, atol=0.05)
+    steps = [np.abs(np.diff(scaling.offset, axis=axis)).max() for axis in (2, 3)]
+    assert max(steps) < 0.2
+
+
+def test_a_window_of_a_scene_is_scaled_as_within_the_whole() -> None:
+    image = speckle(2, 700, 900)[None]
+    moments = block_moments(image)
+    whole = local_scaling(moments, np.arange(700), np.arange(900))
+    part = local_scaling(moments, np.arange(128, 500), np.arange(300, 900))
+    np.testing.assert_array_equal(part.offset, whole.offset[..., 128:500, 300:])
+
+
+@pytest.mark.parametrize("normalisation", ["local", "both"])
+def test_a_scene_that_is_scaled_locally_shows_no_seam(normalisation: str, tmp_path: Path) -> None:
+    model = model_with(settings("none", normalisation))
+    image = speckle(2, 1000, 2100)
+    image += np.linspace(0, 15, 2100, dtype=np.float32)
+    scene = write_scene(tmp_path / "s.tif", image, ("VV", "VH"), nodata=np.nan)
+    mapped = map_scene(model, scene).probability
+    whole = model.probabilities(
+        image[None], local_scaling(block_moments(image[None]), np.arange(1000), np.arange(2100))
+    )[0]
+    assert np.abs(mapped - whole).max() < 0.02
 
 
 def test_a_fixed_range_becomes_minus_one_to_one() -> None:

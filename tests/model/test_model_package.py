@@ -35,6 +35,7 @@ def model() -> FloodModel:
         input=PLAIN,
         mean=(-12.0, -18.5),
         std=(3.0, 4.0),
+        temperature=1.5,
         threshold=0.4,
         trained_on=(TrainedOn(event="alabama-2019", index_sha256="ab" * 32),),
         params_sha256="cd" * 32,

@@ -11,12 +11,11 @@ from tiny import PLAIN
 
 from sarflood.errors import InputError
 from sarflood.patches import store
-from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics, take
+from sarflood.patches.loader import band_statistics, take
 from sarflood.patches.store import (
     EventPatches,
     PatchWriter,
     open_event,
-    open_events,
     stored_patches,
 )
 from sarflood.sources.event import Event, Origin
@@ -111,55 +110,6 @@ def test_arrays_that_do_not_fit_the_index_are_refused(tmp_path: Path) -> None:
     (tmp_path / "e" / "images.npy").unlink()
     with pytest.raises(InputError, match="dvc pull"):
         open_event(tmp_path / "e")
-
-
-def test_crops_show_each_patch_and_turn_image_and_mask_alike(tmp_path: Path) -> None:
-    folder = tmp_path / "events" / "e"
-    folder.mkdir(parents=True)
-    with PatchWriter(folder, EVENT) as writer:
-        for number in range(4):
-            patch = raw(number)
-            assert patch.mask is not None
-            image = np.stack([patch.mask + 2.0 * number, patch.mask * 3.0]).astype(np.float32)
-            writer.add(RawPatch(f"p{number}", image, patch.mask), "scene")
-    events = open_events(tmp_path / "events")
-    split = events[0].index[["id"]].assign(split="train")
-    patches = take(events, split, "train", PLAIN)
-    loader = CropLoader(patches, batch_size=3, crop=64, seed=1)
-    batches = list(loader)
-    assert len(batches) == len(loader) == 22  # 4 patches of 16 crops each, 3 a batch
-    seen: set[float] = set()
-    for images, masks in batches:
-        np.testing.assert_array_equal(images[:, 1], 3.0 * masks)
-        seen |= set(np.unique(images[:, 0] - masks))
-    assert seen == {0.0, 2.0, 4.0, 6.0}
-
-
-def test_distances_are_cropped_and_turned_with_the_masks() -> None:
-    random = np.random.default_rng(0)
-    masks = (random.random((3, 256, 256)) < 0.3).astype(np.uint8)
-    masks[:, ::40] = masks[:, 1::40] = masks[:, 2::40] = 1
-    images = np.zeros((3, 1, 256, 256), np.float16)
-    patches = LabelledPatches(images, masks)
-    loader = CropLoader(patches, batch_size=4, crop=64, seed=1, distances=True)
-    for _, crops, distances in loader:
-        assert distances.shape == (len(crops), 1, 64, 64)
-        np.testing.assert_array_equal(distances[:, 0] <= 0, crops == 1)
-        assert distances.min() < 0
-
-
-def test_an_epoch_can_be_seen_again(tmp_path: Path) -> None:
-    events = [written(tmp_path / "e")]
-    patches = take(events, events[0].index[["id"]].assign(split="train"), "train", PLAIN)
-    loader = CropLoader(patches, batch_size=4, crop=128, seed=3)
-    first = [images.numpy() for images, _ in loader]
-    loader.set_epoch(1)
-    second = [images.numpy() for images, _ in loader]
-    loader.set_epoch(0)
-    again = [images.numpy() for images, _ in loader]
-    assert not np.array_equal(first[0], second[0], equal_nan=True)
-    for left, right in zip(first, again, strict=True):
-        np.testing.assert_array_equal(left, right)
 
 
 def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:

@@ -3,15 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from sarflood.errors import InputError
-from sarflood.model.histogram import BINS
-from sarflood.params import Params, load_params
+from sarflood.errors import InputError, SarfloodError
+from sarflood.params import LossName, Params, load_params
 from sarflood.patches.loader import LabelledPatches
-from sarflood.training.calibrate import best_threshold, count_by_probability
-from sarflood.training.fit import Epoch, fit
+from sarflood.training.checkpoint import Checkpoint
+from sarflood.training.curve import Epoch
+from sarflood.training.fit import Fitted, fit
 
 ROOT = Path(__file__).parents[2]
 BANDS = ("vv",)
@@ -38,7 +39,8 @@ def lakes(number: int, seed: int) -> LabelledPatches:
     images = random.normal(0, 2, (number, 1, 256, 256)) - 10 - 8 * masks[:, None]
     images[:, :, :8] = np.nan
     masks[:, :8] = 255
-    return LabelledPatches(images.astype(np.float16), masks)
+    names = np.array([f"{seed}-{item}" for item in range(number)])
+    return LabelledPatches(images.astype(np.float16), masks, names, names)
 
 
 def test_a_network_learns_lakes_and_its_best_epoch_is_kept() -> None:
@@ -49,7 +51,7 @@ def test_a_network_learns_lakes_and_its_best_epoch_is_kept() -> None:
     assert fitted.epochs["learning_rate"].iloc[-1] < 0.002, "the rate ends near zero"
     assert not fitted.network.training
     best = max(seen, key=lambda epoch: epoch.val_iou)
-    assert fitted.threshold == best.threshold
+    assert (fitted.threshold, fitted.temperature) == (best.threshold, best.temperature)
 
 
 def test_the_boundary_loss_comes_in_over_the_training() -> None:
@@ -84,6 +86,73 @@ def test_training_ends_when_its_time_is_over() -> None:
     assert fitted.epochs["learning_rate"].iloc[-1] < params.train.learning_rate / 2
 
 
+def test_training_ends_when_it_gets_no_better() -> None:
+    params = settings(epochs=30, patience=2, learning_rate=1e-9)
+    fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
+    best = int(fitted.epochs["val_iou"].argmax())
+    assert len(fitted.epochs) == best + 3
+
+
+def test_the_average_of_the_weights_is_what_is_kept() -> None:
+    first = [
+        fit(lakes(2, 0), lakes(1, 1), BANDS, settings(epochs=1, ema=ema), lambda _: None)
+        for ema in (0.0, 0.9)
+    ]
+    plain, averaged = (fitted.network.head.weight for fitted in first)
+    assert not torch.equal(plain, averaged)
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    params = settings(epochs=3)
+    loss: dict[LossName, tuple[float, float]] = {"boundary": (0.0, 1.0), "dice": (1.0, 1.0)}
+    params = params.model_copy(
+        update={
+            "model": params.model.model_copy(update={"dropout": 0.3}),
+            "loss": params.loss.model_copy(update={"terms": loss}),
+        }
+    )
+    seen: list[int] = []
+
+    def run(checkpoint: Checkpoint | None, kill: int = 0) -> Fitted:
+        def on_epoch(epoch: Epoch) -> None:
+            seen.append(epoch.epoch)
+            if epoch.epoch == kill:
+                raise SarfloodError("killed")
+
+        return fit(lakes(3, 0), lakes(2, 1), BANDS, params, on_epoch, checkpoint)
+
+    whole = run(None)
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", "this")
+    with pytest.raises(SarfloodError, match="killed"):
+        run(checkpoint, kill=1)
+    seen.clear()
+    resumed = run(checkpoint)
+    assert seen == [1, 2, 3], "the epochs of before are told again, not run again"
+    same = ["train_loss", "val_iou", "threshold", "temperature", "learning_rate"]
+    pd.testing.assert_frame_equal(resumed.epochs[same], whole.epochs[same])
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    again = run(checkpoint)
+    assert again.epochs["seconds"].tolist() == resumed.epochs["seconds"].tolist(), "nothing ran"
+
+
+@pytest.mark.parametrize("damage", ["another key", "cut off", "absent"])
+def test_a_checkpoint_that_does_not_fit_is_not_used(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    params = settings(epochs=1)
+    fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None, Checkpoint(path, "this"))
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    if damage == "absent":
+        path.unlink()
+    key = "other" if damage == "another key" else "this"
+    assert Checkpoint(path, key).load() is None
+    seen: list[Epoch] = []
+    fit(lakes(2, 0), lakes(1, 1), BANDS, params, seen.append, Checkpoint(path, key))
+    assert len(seen) == 1
+    assert Checkpoint(path, key).load() is not None
+
+
 @pytest.mark.parametrize(("train", "val", "name"), [(0, 1, "training"), (1, 0, "validation")])
 def test_missing_patches_are_said(train: int, val: int, name: str) -> None:
     with pytest.raises(InputError, match=f"no {name} patches"):
@@ -95,21 +164,3 @@ def test_a_dry_validation_part_is_said() -> None:
     dry.masks[dry.masks == 1] = 0
     with pytest.raises(InputError, match="no wet pixel in the validation patches"):
         fit(lakes(1, 0), dry, BANDS, settings(), lambda _: None)
-
-
-def test_the_threshold_is_the_one_of_the_highest_iou() -> None:
-    random = np.random.default_rng(0)
-    masks = (random.random((2, 32, 32)) < 0.2).astype(np.uint8)
-    logits = random.normal(-2 + 2.5 * masks, 1).astype(np.float32)
-    masks[:, 0] = 255
-    counts = count_by_probability(torch.from_numpy(logits), torch.from_numpy(masks))
-    assert counts.sum() == (masks < 2).sum()
-    threshold, iou = best_threshold(counts)
-    probability = 1 / (1 + np.exp(-logits))
-
-    def brute(at: float) -> float:
-        wet = (probability >= at) & (masks < 2)
-        return float((wet & (masks == 1)).sum() / (wet | (masks == 1)).sum())
-
-    assert iou == pytest.approx(brute(threshold))
-    assert iou == pytest.approx(max(brute(step / BINS) for step in range(1, BINS)))

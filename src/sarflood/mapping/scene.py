@@ -14,15 +14,14 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from sarflood.mapping.bands import SceneBands, open_scene
-from sarflood.mapping.tiles import TILE, blended_rows
-from sarflood.model.inputs import Scaling
+from sarflood.mapping.scales import scene_scaling
+from sarflood.mapping.tiles import blended_rows
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.raster.areas import area_km2
-from sarflood.raster.patch import PATCH, UNKNOWN, WET
+from sarflood.raster.patch import UNKNOWN, WET
 from sarflood.raster.safe import MAX_MEGAPIXELS
 
 _PREVIEW_PIXELS = 2048
-_SCALING_PATCHES = 200  # of a scene, at most twice as many, tell its scale
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,7 @@ def map_scene(
     with open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands:
         probability = np.empty((bands.height, bands.width), np.float32)
         answer = _Answer(model, bands)
-        # A model that scales each patch by itself has to see patches of the size it knows.
-        tile = PATCH if model.manifest.input.normalisation == "patch" else TILE
-        for rows, values in blended_rows(bands.height, bands.width, answer, on_progress, tile):
+        for rows, values in blended_rows(bands.height, bands.width, answer, on_progress):
             probability[rows] = values
         crs, transform = bands.crs, bands.transform
     mask = model.masks(probability)
@@ -122,22 +119,7 @@ class _Answer:
             self.step *= 2
         shape = (-(-bands.height // self.step), -(-bands.width // self.step))
         self.backscatter: NDArray[np.float32] = np.full(shape, np.nan, np.float32)
-        self._scaling = self._event_scaling()
-
-    def _event_scaling(self) -> Scaling | None:
-        """Return the scale of the scene, from patches that are spread over it."""
-        if self._model.manifest.input.normalisation != "event":
-            return None
-        bands = self._bands
-        windows = [
-            Window(left, top, min(PATCH, bands.width - left), min(PATCH, bands.height - top))
-            for top in range(0, bands.height, PATCH)
-            for left in range(0, bands.width, PATCH)
-        ]
-        step = max(1, len(windows) // _SCALING_PATCHES)
-        return self._model.scaling_of(
-            np.stack([_padded(bands.read(window)) for window in windows[::step]])
-        )
+        self._scaling = scene_scaling(model, bands)
 
     def __call__(self, window: Window) -> NDArray[np.float32]:
         """Return the (h, w) probabilities of a window; a tile without data is not computed."""
@@ -147,11 +129,6 @@ class _Answer:
         self.backscatter[row : row + thinned.shape[0], col : col + thinned.shape[1]] = thinned
         if not np.isfinite(image).all(axis=0).any():
             return np.full(image.shape[1:], np.nan, np.float32)
-        answer: NDArray[np.float32] = self._model.probabilities(image[None], self._scaling)[0]
+        answers = self._model.probabilities(image[None], self._scaling(window))
+        answer: NDArray[np.float32] = answers[0]
         return answer
-
-
-def _padded(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    padded = np.full((len(image), PATCH, PATCH), np.nan, np.float32)
-    padded[:, : image.shape[1], : image.shape[2]] = image
-    return padded

@@ -19,10 +19,10 @@ _MARGIN = 48
 Predict = Callable[[Window], NDArray[np.float32]]
 
 
-def spans(length: int, tile: int = TILE) -> list[slice]:
-    """Cut `length` pixels into spans of at most `tile` that overlap by 128; none is all overlap."""
-    starts = range(0, max(1, length - OVERLAP), tile - OVERLAP)
-    return [slice(start, min(start + tile, length)) for start in starts]
+def spans(length: int) -> list[slice]:
+    """Cut `length` pixels into spans of 1024 at most that overlap by 128; none is all overlap."""
+    starts = range(0, max(1, length - OVERLAP), TILE - OVERLAP)
+    return [slice(start, min(start + TILE, length)) for start in starts]
 
 
 def weights(span: slice, length: int) -> NDArray[np.float32]:
@@ -42,7 +42,6 @@ def blended_rows(
     width: int,
     predict: Predict,
     on_progress: Callable[[float], object] | None = None,
-    tile: int = TILE,
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Answer a scene tile by tile and yield its rows, top down, as soon as they are finished.
 
@@ -53,13 +52,12 @@ def blended_rows(
         width: Columns of the scene.
         predict: Gives the (h, w) float32 answer for a window; NaN there stays NaN.
         on_progress: Is told the share that is done, up to 1.
-        tile: Edge of a tile in pixels, more than the overlap.
 
     Yields:
         Which rows, and their (rows, width) float32 values.
     """
-    down, across = spans(height, tile), spans(width, tile)
-    strip = np.zeros((min(tile, height), width), np.float32)
+    down, across = spans(height), spans(width)
+    strip = np.zeros((min(TILE, height), width), np.float32)
     for number, rows in enumerate(down):
         row_weights = weights(rows, height)[:, None]
         for position, cols in enumerate(across):

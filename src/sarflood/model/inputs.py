@@ -19,12 +19,24 @@ _STEP = 8  # every so many rows and columns of them
 _LEAST = 1e-3  # a smaller spread counts as this
 
 
+BLOCK = 128  # pixels, edge of the blocks whose statistics are kept; a patch is two blocks wide
+Numbers = tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """Offset and scale of each band of one event or scene, (C,) each, in the image's units."""
+    """What becomes 0, and what becomes 1 above it, in the images' units.
 
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
+    Both are float32 and broadcast to (N, C, H, W).
+    """
+
+    offset: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+
+def channels(params: InputParams, bands: int) -> int:
+    """Return how many channels `prepare` makes of so many bands."""
+    return 2 * bands if params.normalisation == "both" else bands
 
 
 def check_input(params: InputParams, bands: tuple[str, ...], units: str) -> None:
@@ -47,12 +59,12 @@ def check_input(params: InputParams, bands: tuple[str, ...], units: str) -> None
         )
 
 
-def fixed_scaling(params: InputParams, bands: tuple[str, ...]) -> Scaling:
-    """Return what maps each band's fixed range in dB to −1 to 1."""
+def fixed_scaling(params: InputParams, bands: tuple[str, ...]) -> tuple[Numbers, Numbers]:
+    """Return what maps each band's fixed range in dB to −1 to 1: offsets and scales."""
     ranges = [params.fixed_db[band.removesuffix("_pre")] for band in bands]
-    return Scaling(
-        offset=tuple((low + high) / 2 for low, high in ranges),
-        scale=tuple((high - low) / 2 for low, high in ranges),
+    return (
+        tuple((low + high) / 2 for low, high in ranges),
+        tuple((high - low) / 2 for low, high in ranges),
     )
 
 
@@ -70,7 +82,65 @@ def event_scaling(images: NDArray[np.floating]) -> Scaling:
         low, middle, high = np.quantile(values, _QUANTILES) if values.size else (0.0, 0.0, 2.0)
         offset.append(float(middle))
         scale.append(max(float(high - low) / 2, _LEAST))
-    return Scaling(tuple(offset), tuple(scale))
+    return Scaling(*(np.array(item, np.float32).reshape(-1, 1, 1) for item in (offset, scale)))
+
+
+def block_moments(images: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Sum up each 128×128 block of images, the last ones of a row or column being what is left.
+
+    Args:
+        images: (N, C, H, W); what is not finite does not count.
+
+    Returns:
+        (3, N, C, rows, columns of blocks): the number of pixels, their sum, and of their squares.
+    """
+    height, width = images.shape[-2:]
+    edges = ((0, 0), (0, 0), (0, -height % BLOCK), (0, -width % BLOCK))
+    padded = np.pad(images.astype(np.float64), edges, constant_values=np.nan)
+    valid = np.isfinite(padded)
+    padded[~valid] = 0.0
+    shape = (*padded.shape[:2], padded.shape[2] // BLOCK, BLOCK, padded.shape[3] // BLOCK, BLOCK)
+    layers = (valid, padded, padded**2)
+    return np.stack([layer.reshape(shape).sum(axis=(3, 5), dtype=np.float64) for layer in layers])
+
+
+def local_scaling(
+    moments: NDArray[np.float64], rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> Scaling:
+    """Return mean and standard deviation of the 256×256 pixels around each pixel.
+
+    They are known at the corners of blocks, each from the four blocks around it, and interpolated
+    linearly between those; beyond the outermost corners they stay. So a patch has one of each, and
+    those of a scene change without a step.
+
+    Args:
+        moments: (3, N, C, rows, columns), as `block_moments` gives them of the whole image.
+        rows: (h,) the rows of pixels for which it is wanted.
+        cols: (w,) the columns.
+    """
+    missing = [(0, max(2 - length, 0)) for length in moments.shape[-2:]]
+    padded = np.pad(moments, [(0, 0)] * 3 + missing)
+    corners = padded[..., :-1, :] + padded[..., 1:, :]
+    corners = corners[..., :-1] + corners[..., 1:]
+    down, across = (
+        _between(pixels, length)
+        for pixels, length in zip((rows, cols), corners.shape[-2:], strict=True)
+    )
+    count, total, square = down @ corners @ across.T
+    count = np.maximum(count, 1e-9)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+    return Scaling(mean.astype(np.float32), np.maximum(deviation, _LEAST).astype(np.float32))
+
+
+def _between(pixels: NDArray[np.int64], corners: int) -> NDArray[np.float64]:
+    """Return how much each corner of blocks counts for each pixel; one row where all are alike."""
+    if corners == 1:
+        return np.ones((1, 1))
+    place = np.clip((pixels + 0.5) / BLOCK - 1, 0, corners - 1)
+    distance = np.abs(place[:, None] - np.arange(corners))
+    weights: NDArray[np.float64] = np.maximum(1 - distance, 0)
+    return weights
 
 
 def prepare(
@@ -84,29 +154,42 @@ def prepare(
     Args:
         images: (N, C, H, W) in the model's units; NaN is no data.
         params: How.
-        scaling: That of the event for `event`; by default the images are an event of their own.
+        scaling: That of the event for `event`, that of the part of a scene for `local` and `both`;
+            by default the images are an event, or each is a scene.
 
     Returns:
-        (N, C, H, W): the images themselves where nothing is to be done.
+        (N, C, H, W), or (N, 2C, H, W) for `both`: first the images as they are, then on the scale
+        of their surroundings. The images themselves where nothing is to be done.
     """
     if params.speckle_filter == "none" and params.normalisation in ("training", "fixed_db"):
         return images
     result = despeckle(torch.tensor(images), params.speckle_filter)
-    if params.normalisation == "event":
-        found = scaling or event_scaling(images)
-        offset, scale = (torch.tensor(item).view(1, -1, 1, 1) for item in _both(found))
-        result = (result - offset) / scale
-    elif params.normalisation == "patch":
-        result = _each_alone(result)
+    if params.normalisation in ("event", "local", "both"):
+        found = scaling or _own_scaling(images, params)
+        scaled = (result - torch.from_numpy(found.offset)) / torch.from_numpy(found.scale)
+        both = params.normalisation == "both"
+        result = torch.cat((result, scaled), dim=1) if both else scaled
     return result.half().numpy()
 
 
-def _both(scaling: Scaling) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return scaling.offset, scaling.scale
+def _own_scaling(images: NDArray[np.floating], params: InputParams) -> Scaling:
+    if params.normalisation == "event":
+        return event_scaling(images)
+    return local_scaling(block_moments(images), *map(np.arange, images.shape[-2:]))
 
 
-def _each_alone(images: Tensor) -> Tensor:
-    """Give each band of each patch the mean 0 and the standard deviation 1."""
-    mean = images.nanmean(dim=(2, 3), keepdim=True)
-    deviation = ((images - mean) ** 2).nanmean(dim=(2, 3), keepdim=True).sqrt()
-    return (images - mean) / deviation.clamp(min=_LEAST)
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Turn what `prepare` gives into the network's input: float32, NaN where there is no data.
+
+    Args:
+        images: (N, C, H, W); left as they are.
+        mean: (1, C, 1, 1), on the same device: what becomes 0.
+        std: As `mean`: what becomes 1 above it.
+    """
+    return images.float().sub(mean).div_(std)
+
+
+def fill(inputs: Tensor) -> Tensor:
+    """Put 0, the mean, where there is no data, in place; channels last in memory."""
+    filled = inputs.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return filled.contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from torch import Tensor
 from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
-from sarflood.model.inputs import Scaling, event_scaling, prepare
+from sarflood.model.inputs import Scaling, channels, event_scaling, fill, normalise, prepare
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import InputParams, ModelParams
 from sarflood.raster.patch import UNKNOWN
@@ -47,6 +47,7 @@ class ModelManifest(_Closed):
     input: InputParams
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
     trained_on: tuple[TrainedOn, ...]
     params_sha256: str
@@ -55,9 +56,9 @@ class ModelManifest(_Closed):
     created: dt.datetime
 
     @model_validator(mode="after")
-    def _a_number_a_band(self) -> Self:
-        if not len(self.bands) == len(self.mean) == len(self.std):
-            raise ValueError("mean and std need one number for each band")
+    def _a_number_a_channel(self) -> Self:
+        if not channels(self.input, len(self.bands)) == len(self.mean) == len(self.std):
+            raise ValueError("mean and std need one number for each channel")
         return self
 
 
@@ -84,7 +85,7 @@ class FloodModel:
             for values in (self.manifest.mean, self.manifest.std)
         )
         prepared = prepare(images, self.manifest.input, scaling)
-        return normalise(torch.tensor(prepared), mean, std)
+        return fill(normalise(torch.tensor(prepared), mean, std))
 
     def probabilities(
         self, images: NDArray[np.floating], scaling: Scaling | None = None
@@ -93,13 +94,15 @@ class FloodModel:
 
         Args:
             images: (N, C, H, W); NaN is no data.
-            scaling: What `scaling_of` says of the whole event; by default the images are one.
+            scaling: What `scaling_of` says of the whole event; by default the images are one. For
+                a model that scales locally, that of the part of a scene; by default each image is a
+                scene.
 
         Returns:
             (N, H, W) float32; NaN where any band has no data or is infinite.
         """
         with torch.inference_mode():
-            logits = self.network(self.normalise(images, scaling))
+            logits = self.network(self.normalise(images, scaling)) / self.manifest.temperature
             result: NDArray[np.float32] = torch.sigmoid(logits).numpy()
         result[~np.isfinite(images).all(axis=1)] = np.nan
         return result
@@ -109,23 +112,6 @@ class FloodModel:
         masks = (probabilities >= self.manifest.threshold).astype(np.uint8)
         masks[np.isnan(probabilities)] = UNKNOWN
         return masks
-
-
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Turn values in the model's units into the network's input.
-
-    What is not finite becomes 0, the mean. Training and every use of the model go through here.
-
-    Args:
-        images: (N, C, H, W) as `prepare` gives them, NaN no data; left as they are.
-        mean: (1, C, 1, 1), on the same device: what becomes 0.
-        std: As `mean`: what becomes 1 above it.
-
-    Returns:
-        (N, C, H, W) float32, channels last in memory.
-    """
-    inputs = images.float().sub(mean).div_(std).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def save_model(model: FloodModel, folder: Path) -> None:
@@ -153,7 +139,7 @@ def load_model(folder: Path) -> FloodModel:
     """
     keep_large_buffers()
     manifest = load_manifest(folder)
-    network = UNet(len(manifest.bands), manifest.network)
+    network = UNet(len(manifest.mean), manifest.network)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

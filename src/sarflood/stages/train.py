@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import sys
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -12,10 +14,12 @@ from sarflood.files import replacing, sha256, write_json
 from sarflood.model.inputs import check_input
 from sarflood.model.package import FloodModel, ModelManifest, TrainedOn, save_model
 from sarflood.params import load_params
-from sarflood.patches.loader import take
+from sarflood.patches.loader import LabelledPatches, take
 from sarflood.patches.store import open_events
 from sarflood.stages import run_stage
-from sarflood.training.fit import Epoch, fit
+from sarflood.training.checkpoint import Checkpoint
+from sarflood.training.curve import Epoch
+from sarflood.training.fit import fit
 from sarflood.workspace import Workspace
 
 
@@ -38,7 +42,9 @@ def train(workspace: Workspace) -> None:
         )
         print(line, file=sys.stderr, flush=True)
 
-    fitted = fit(parts["train"], parts["val"], first.bands, params, report)
+    key = _key(workspace, parts.values())
+    checkpoint = Checkpoint(workspace.cache / "training.safetensors", key)
+    fitted = fit(parts["train"], parts["val"], first.bands, params, report, checkpoint)
     manifest = ModelManifest(
         bands=first.bands,
         units=first.units,
@@ -47,6 +53,7 @@ def train(workspace: Workspace) -> None:
         input=params.input,
         mean=fitted.mean,
         std=fitted.std,
+        temperature=fitted.temperature,
         threshold=fitted.threshold,
         trained_on=tuple(
             TrainedOn(event=name, index_sha256=sha256(workspace.events / name / "index.parquet"))
@@ -66,6 +73,7 @@ def train(workspace: Workspace) -> None:
             "best_epoch": int(best["epoch"]),
             "epochs": len(fitted.epochs),
             "seconds": float(fitted.epochs["seconds"].iloc[-1]),
+            "temperature": fitted.temperature,
             "threshold": fitted.threshold,
             "train_patches": len(parts["train"]),
             "val_patches": len(parts["val"]),
@@ -73,6 +81,17 @@ def train(workspace: Workspace) -> None:
     )
     with replacing(workspace.plots / "training.csv") as temporary:
         fitted.epochs.to_csv(temporary, index=False)
+    checkpoint.remove()
+
+
+def _key(workspace: Workspace, parts: Iterable[LabelledPatches]) -> str:
+    """Name a training by its settings, its patches and the code: what a checkpoint has to fit."""
+    settings = load_params(workspace.params).model_dump_json(
+        include={"input", "model", "train", "augment", "loss"}
+    )
+    patches = [value for part in parts for value in (*part.hashes, "")]
+    told = "\n".join([workspace.commit(), __version__, settings, *patches])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 if __name__ == "__main__":

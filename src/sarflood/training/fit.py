@@ -1,4 +1,7 @@
-"""Fit a U-Net with Lightning: AdamW, one cycle of the learning rate, best epoch kept."""
+"""Fit a U-Net with Lightning: AdamW, one cycle of the learning rate, averaged weights.
+
+The best epoch is kept. A training that was killed goes on after its last whole epoch.
+"""
 
 from __future__ import annotations
 
@@ -20,30 +23,28 @@ from torch import Tensor
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.model.allocator import keep_large_buffers
-from sarflood.model.histogram import BINS
-from sarflood.model.inputs import fixed_scaling
+from sarflood.model.inputs import fill, fixed_scaling, normalise
 from sarflood.model.losses import CombinedLoss, build_loss
-from sarflood.model.package import normalise
 from sarflood.model.unet import UNet, channels_last
-from sarflood.params import InputParams, Params, TrainParams
-from sarflood.patches.loader import CropLoader, LabelledPatches, band_statistics
+from sarflood.params import InputParams, Params
+from sarflood.patches.augment import augment
+from sarflood.patches.crops import CropLoader
+from sarflood.patches.loader import LabelledPatches, band_statistics
 from sarflood.raster.patch import DRY, WET
-from sarflood.training.calibrate import best_threshold, count_by_probability
+from sarflood.training.calibrate import BINS, Calibration, calibrate, count_logits
+from sarflood.training.checkpoint import (
+    Checkpoint,
+    State,
+    optimizer_state,
+    part,
+    prefixed,
+    restore_optimizer,
+    weights,
+)
+from sarflood.training.curve import Epoch
 
 WARM_UP = 0.1  # share of the training in which the learning rate rises
 GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of the training curves; `val_iou` is at the threshold that is best for it."""
-
-    epoch: int
-    seconds: float
-    train_loss: float
-    val_iou: float
-    threshold: float
-    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Fitted:
     network: UNet
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    temperature: float
     threshold: float
     epochs: pd.DataFrame
 
@@ -63,12 +65,23 @@ def fit(
     bands: tuple[str, ...],
     params: Params,
     on_epoch: Callable[[Epoch], object],
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
-    """Train until `epochs` or `max_minutes` is reached, whichever comes first.
+    """Train until `epochs` or `max_minutes` is reached, or `patience` is at its end.
 
-    The learning rate follows the share of the training that is done. Where time will not do for all
-    epochs, it is planned anew after each epoch for those that fit in, so that it ends near zero in
-    either case. Deterministic by seed on one kind of CPU as long as time does not bind.
+    After each epoch the average of the weights is scored on the validation patches. The learning
+    rate follows the share of the training that is done. Where time will not do for all epochs, it
+    is planned anew after each epoch for those that fit in, so that it ends near zero in either
+    case. Deterministic by seed on one kind of CPU as long as time does not bind, also where a
+    training was killed and goes on.
+
+    Args:
+        train: Training patches.
+        val: Validation patches.
+        bands: Their bands.
+        params: All settings.
+        on_epoch: Is told each epoch that is done, also those of before.
+        checkpoint: Where the state is kept from epoch to epoch, and looked for at the start.
 
     Raises:
         InputError: There are no training or no validation patches.
@@ -89,25 +102,27 @@ def fit(
     L.seed_everything(params.train.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     mean, std = _scale(train, params.input, bands)
-    network = UNet(train.images.shape[1], params.model)
+    network = UNet(len(mean), params.model)
     loader = CropLoader(
         train,
-        batch_size=params.train.batch_size,
-        crop=params.train.crop,
-        seed=params.train.seed,
+        params.train,
         distances="boundary" in params.loss.terms,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     loss = build_loss(params.loss, [int(np.count_nonzero(train.masks == k)) for k in (DRY, WET)])
-    module = _Training(network, loss, mean, std, params.train, loader, val, on_epoch)
+    module = _Training(network, loss, mean, std, params, loader, val, on_epoch, checkpoint)
+    module.resume()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        _trainer(params.train).fit(module, loader)
+        if not module.finished:
+            _trainer(params.train.epochs - len(module.curve)).fit(module, loader)
     network.load_state_dict(module.best_weights)
     return Fitted(
         network=network.cpu().eval(),
         mean=mean,
         std=std,
+        temperature=module.best.temperature,
         threshold=module.best.threshold,
         epochs=pd.DataFrame([asdict(epoch) for epoch in module.curve]),
     )
@@ -117,22 +132,21 @@ def _scale(
     train: LabelledPatches, params: InputParams, bands: tuple[str, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return what becomes 0 and 1 in the network's input; patches scaled already stay."""
-    if params.normalisation == "training":
+    if params.normalisation in ("training", "both"):
         return band_statistics(train)
     if params.normalisation == "fixed_db":
-        fixed = fixed_scaling(params, bands)
-        return fixed.offset, fixed.scale
+        return fixed_scaling(params, bands)
     return (0.0,) * len(bands), (1.0,) * len(bands)
 
 
-def _trainer(params: TrainParams) -> L.Trainer:
+def _trainer(epochs: int) -> L.Trainer:
     # bfloat16 only on a GPU that has it: on a CPU without AMX it is 20 times slower.
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return L.Trainer(
         accelerator="auto",
         devices=1,
         precision="bf16-mixed" if half else "32-true",
-        max_epochs=params.epochs,
+        max_epochs=epochs,
         gradient_clip_val=GRADIENT_NORM,
         logger=False,
         enable_checkpointing=False,
@@ -144,100 +158,157 @@ def _trainer(params: TrainParams) -> L.Trainer:
 class _Training(L.LightningModule):
     """The network with its loss and schedule; keeps the weights of the best epoch."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: UNet,
         loss: CombinedLoss,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        params: TrainParams,
+        params: Params,
         loader: CropLoader,
         val: LabelledPatches,
         on_epoch: Callable[[Epoch], object],
+        checkpoint: Checkpoint | None,
     ) -> None:
         super().__init__()
         self.network = channels_last(network)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.loss = loss
-        self._mean = torch.tensor(mean).view(1, -1, 1, 1)
-        self._std = torch.tensor(std).view(1, -1, 1, 1)
-        self._params, self._val, self._on_epoch = params, val, on_epoch
-        self._loader = loader
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self._params, self._augment = params.train, params.augment
+        self._loader, self._val = loader, val
+        self._on_epoch, self._checkpoint = on_epoch, checkpoint
         self._optimizer = torch.optim.AdamW(
-            network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
+            network.parameters(),
+            lr=params.train.learning_rate,
+            weight_decay=params.train.weight_decay,
         )
         self._losses: list[Tensor] = []
-        self._done = 0.0
+        self._steps, self._done = 0, 0.0
         self._start = time.monotonic()
-        self._planned_epochs = params.epochs
+        self._planned_epochs = params.train.epochs
         self.curve: list[Epoch] = []
         self.best: Epoch
         self.best_weights: dict[str, Tensor] = {}
+        self.finished = False
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, where there is one of this very training."""
+        found = self._checkpoint.load() if self._checkpoint else None
+        if found is None:
+            return
+        state, self.curve = found
+        self.network.load_state_dict(part("network", state))
+        self.average.load_state_dict(part("average", state))
+        self.best_weights = part("best", state)
+        restore_optimizer(self._optimizer, part("optimizer", state))
+        self.best = max(self.curve, key=lambda epoch: epoch.val_iou)
+        self._steps = len(self.curve) * len(self._loader)
+        self._start -= self.curve[-1].seconds
+        for epoch in self.curve:
+            self._on_epoch(epoch)
+            self._plan(epoch)
+
+    def on_train_epoch_start(self) -> None:
+        epoch = len(self.curve)
+        self._loader.set_epoch(epoch)
+        # All that is drawn in an epoch follows from its number, so that it can be drawn again.
+        seed = self._params.seed * 10_007 + epoch
+        torch.manual_seed(seed)
+        self._random = torch.Generator(self.device).manual_seed(seed)
+        self._losses = []
 
     def forward(self, images: Tensor) -> Tensor:
-        inputs = normalise(images, self._mean.to(images.device), self._std.to(images.device))
-        logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.average(fill(normalise(images, self.mean, self.std)))
         return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._optimizer
 
-    def on_train_epoch_start(self) -> None:
-        self._loader.set_epoch(self.current_epoch)
-        self._losses = []
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        steps = self.current_epoch + batch_idx / len(self._loader)
-        self._done = min(steps / self._planned_epochs, 1.0)
+        epochs = len(self.curve) + batch_idx / len(self._loader)
+        self._done = min(epochs / self._planned_epochs, 1.0)
         rate = self._params.learning_rate * _one_cycle(self._done)
         self._optimizer.param_groups[0]["lr"] = rate
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:  # noqa: ARG002
         images, masks, *distance = batch
-        loss: Tensor = self.loss(self(images), masks, *distance, done=self._done)
+        inputs = normalise(images, self.mean, self.std)
+        inputs, masks = augment(inputs, masks, self._augment, self._random)
+        loss: Tensor = self.loss(self.network(fill(inputs)), masks, *distance, done=self._done)
         self._losses.append(loss.detach())
         return loss
 
+    @torch.no_grad()
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the averaged weights towards the present ones; at the beginning faster."""
+        self._steps += 1
+        decay = min(self._params.ema, self._steps / (self._steps + 10))
+        pairs = zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        )
+        for average, present in pairs:
+            if average.is_floating_point():
+                average.lerp_(present, 1 - decay)
+            else:
+                average.copy_(present)
+
     def on_train_epoch_end(self) -> None:
-        threshold, iou = self._validate()
         loss = float(torch.stack(self._losses).mean())
+        number = len(self.curve) + 1
         if not math.isfinite(loss):
             raise SarfloodError(
-                f"training diverged in epoch {self.current_epoch + 1}: the loss is {loss}; lower "
+                f"training diverged in epoch {number}: the loss is {loss}; lower "
                 "train.learning_rate in params.yaml"
             )
+        found = self._validate()
         epoch = Epoch(
-            epoch=self.current_epoch + 1,
+            epoch=number,
             seconds=round(time.monotonic() - self._start, 2),
             train_loss=loss,
-            val_iou=iou,
-            threshold=threshold,
+            val_iou=found.iou,
+            temperature=found.temperature,
+            threshold=found.threshold,
             learning_rate=self._optimizer.param_groups[0]["lr"],
         )
         if not self.curve or epoch.val_iou > self.best.val_iou:
-            self.best = epoch
-            self.best_weights = copy.deepcopy(self.network.state_dict())
+            self.best, self.best_weights = epoch, weights(self.average)
         self.curve.append(epoch)
+        if self._checkpoint:
+            self._checkpoint.save(self._state(), self.curve)
         self._on_epoch(epoch)
         self._plan(epoch)
+        self.trainer.should_stop = self.finished
+
+    def _state(self) -> State:
+        return {
+            **prefixed("network", self.network.state_dict()),
+            **prefixed("average", self.average.state_dict()),
+            **prefixed("best", self.best_weights),
+            **prefixed("optimizer", optimizer_state(self._optimizer)),
+        }
 
     def _plan(self, last: Epoch) -> None:
-        """Fit the number of epochs to the time that is left."""
+        """Fit the number of epochs to the time that is left; end where nothing gets better."""
         left = self._params.max_minutes * 60 - last.seconds
         fitting = last.epoch + int(left / (last.seconds / last.epoch))
         self._planned_epochs = min(self._params.epochs, max(fitting, last.epoch))
-        self.trainer.should_stop = last.epoch >= self._planned_epochs
+        waited = last.epoch - self.best.epoch
+        self.finished = last.epoch >= self._planned_epochs or waited >= self._params.patience
 
     @torch.no_grad()
-    def _validate(self) -> tuple[float, float]:
-        self.network.eval()
+    def _validate(self) -> Calibration:
         counts = np.zeros((2, BINS), np.int64)
         step = self._params.batch_size
         for start in range(0, len(self._val), step):
             images = torch.from_numpy(self._val.images[start : start + step]).to(self.device)
             masks = torch.from_numpy(self._val.masks[start : start + step]).to(self.device)
-            counts += count_by_probability(self(images), masks)
-        self.network.train()
-        return best_threshold(counts)
+            counts += count_logits(self(images), masks)
+        return calibrate(counts)
 
 
 def _one_cycle(done: float) -> float:
