@@ -41,7 +41,8 @@ def loop() -> Iterator[Loop]:
                 event, "simulate", folder / event, "--event", event, "--seed", seed, "--size", 1536
             )
         loop.sarflood("ingest one", "ingest", folder / "one", "--event", "one")
-        loop.sarflood("retrain", "retrain")
+        ran = loop.sarflood("retrain", "retrain")
+        assert ran.code == 0, ran.err
         # As if the run had been killed just before the promotion.
         git(loop.workspace.root, "tag", "--delete", "flood-unet#production#1")
         loop.sarflood("retrain resumed", "retrain")

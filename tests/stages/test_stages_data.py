@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,31 @@ def test_a_split_that_leaks_ends_the_pipeline_before_training(workspace: Workspa
     found = metrics(workspace, "leaks")
     assert not found["passed"]
     assert found["leaking"] > 0
+
+
+def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (workspace.root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
+    settings = workspace.params.read_text("utf-8")
+    workspace.params.write_text(settings.replace("epochs: 1", "epochs: 4"), "utf-8")
+    validate(workspace)
+    split(workspace)
+    whole = Workspace(shutil.copytree(workspace.root, tmp_path / "whole"))
+    train(whole)
+    command = [sys.executable, "-m", "sarflood.stages.train"]
+    with subprocess.Popen(command, cwd=workspace.root, stderr=subprocess.PIPE, text=True) as killed:
+        assert killed.stderr is not None
+        for line in killed.stderr:
+            if line.startswith("epoch 2/4"):
+                killed.kill()
+                break
+    done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "goes on after its epoch" in done.stderr
+    names = ["epoch", "train_loss", "val_iou", "temperature", "threshold"]
+    one, other = (pd.read_csv(place.plots / "training.csv")[names] for place in (workspace, whole))
+    pd.testing.assert_frame_equal(one, other)
+    weights = [(place.model / "weights.safetensors").read_bytes() for place in (workspace, whole)]
+    assert weights[0] == weights[1]
+    assert not (workspace.cache / "training.safetensors").exists()

@@ -44,6 +44,10 @@ def train(workspace: Workspace) -> None:
 
     key = _key(workspace, parts.values())
     checkpoint = Checkpoint(workspace.cache / "training.safetensors", key)
+    found = checkpoint.load()
+    if found:
+        line = f"a training that did not end goes on after its epoch {len(found[1])}"
+        print(line, file=sys.stderr, flush=True)
     fitted = fit(parts["train"], parts["val"], first.bands, params, report, checkpoint)
     manifest = ModelManifest(
         bands=first.bands,
