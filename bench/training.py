@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.claims import Claim, parser, report
 from sarflood.model.allocator import keep_large_buffers
-from sarflood.model.inputs import fill, normalise
+from sarflood.model.inputs import fill, standardise
 from sarflood.model.losses import build_loss
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import Params, load_params
@@ -183,7 +183,7 @@ class _Bare:
         self, batches: list[tuple[Tensor, ...]], params: Params, device: torch.device
     ) -> None:
         mean, std = (torch.full((1, 2, 1, 1), value, device=device) for value in (MEAN, STD))
-        self._batches = [(fill(normalise(images, mean, std)), masks) for images, masks in batches]
+        self._batches = [(fill(standardise(images, mean, std)), masks) for images, masks in batches]
         self._network = channels_last(UNet(2, params.model)).to(device)
         self._loss = build_loss(params.loss, (9, 1))
         self._optimizer = torch.optim.AdamW(

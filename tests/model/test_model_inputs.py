@@ -22,7 +22,7 @@ from sarflood.model.inputs import (
     fill,
     fixed_scaling,
     local_scaling,
-    normalise,
+    standardise,
 )
 from sarflood.model.package import FloodModel, load_model, save_model
 from sarflood.model.unet import UNet
@@ -95,7 +95,7 @@ def test_training_evaluation_mapping_and_serving_see_the_same(
     mean, std = (
         torch.tensor(item).view(1, -1, 1, 1) for item in (model.manifest.mean, model.manifest.std)
     )
-    in_training = fill(normalise(torch.from_numpy(trained.images), mean, std))
+    in_training = fill(standardise(torch.from_numpy(trained.images), mean, std))
     in_use = model.normalise(event.images, model.scaling_of(event.images))
     assert torch.equal(in_training, in_use)
     with torch.inference_mode():

@@ -157,6 +157,13 @@ def test_patches_without_a_place_are_split_by_scenes_that_their_edges_tell() -> 
     assert set(PARTS) <= set(parts)
 
 
+def test_scenes_too_large_for_a_part_are_cut() -> None:
+    """Four mosaics of six patches: one would do for testing, but none for validation."""
+    index = grid(1, 24).assign(grid=None)
+    parts = split(event(index, images=mosaics(np.arange(24))))
+    assert set(PARTS) <= set(parts)
+
+
 def test_a_single_mosaic_without_a_place_is_cut_where_its_edges_tell() -> None:
     """As the tiles of one scene whose georeference was lost: 6 rows of 8."""
     field = gaussian_filter(np.random.default_rng(3).normal(0, 40, (6 * 256, 8 * 256)), 4)

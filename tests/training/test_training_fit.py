@@ -9,7 +9,7 @@ import torch
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.evaluation.confusion import Counts, count
-from sarflood.model.inputs import fill, normalise
+from sarflood.model.inputs import fill, standardise
 from sarflood.params import LossName, Params, load_params
 from sarflood.patches.loader import LabelledPatches
 from sarflood.training.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ def test_a_network_learns_lakes_and_its_best_epoch_is_kept() -> None:
     val = lakes(2, 1)
     with torch.inference_mode():
         mean, std = (torch.tensor(item).view(1, 1, 1, 1) for item in (fitted.mean, fitted.std))
-        logits = fitted.network(fill(normalise(torch.from_numpy(val.images), mean, std)))
+        logits = fitted.network(fill(standardise(torch.from_numpy(val.images), mean, std)))
     said = (torch.sigmoid(logits / fitted.temperature) >= fitted.threshold).numpy().astype(np.uint8)
     kept = sum((count(*pair) for pair in zip(said, val.masks, strict=True)), Counts())
     assert kept.iou == pytest.approx(best.val_iou, abs=1e-3), "what is kept is what was scored"

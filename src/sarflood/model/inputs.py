@@ -12,14 +12,13 @@ from torch import Tensor
 from sarflood.errors import InputError
 from sarflood.model.speckle import despeckle
 from sarflood.params import InputParams
+from sarflood.raster.patch import PATCH
 
 _QUANTILES = (0.16, 0.5, 0.84)  # of a normal distribution, the mean and one deviation on each side
 _SAMPLED = 200  # images of an event whose quantiles are taken, evenly spaced
 _STEP = 8  # every so many rows and columns of them
 _LEAST = 1e-3  # a smaller spread counts as this
-
-
-BLOCK = 128  # pixels, edge of the blocks whose statistics are kept; a patch is two blocks wide
+BLOCK = PATCH // 2  # edge of the blocks whose statistics are kept
 Numbers = tuple[float, ...]
 
 
@@ -148,8 +147,9 @@ def prepare(
 ) -> NDArray[np.floating]:
     """Filter images and bring them to the scale of their event or of each patch, where wanted.
 
-    Training and every use of a model go through here, and through `normalise` after it. The result
-    is rounded to float16 as stored patches are, so that both see the same numbers.
+    The scale is that of the image before it is filtered. Training and every use of a model go
+    through here, and through `standardise` and `fill` after it. The result is rounded to float16 as
+    stored patches are, so that both see the same numbers.
 
     Args:
         images: (N, C, H, W) in the model's units; NaN is no data.
@@ -178,7 +178,7 @@ def _own_scaling(images: NDArray[np.floating], params: InputParams) -> Scaling:
     return local_scaling(block_moments(images), *map(np.arange, images.shape[-2:]))
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Turn what `prepare` gives into the network's input: float32, NaN where there is no data.
 
     Args:

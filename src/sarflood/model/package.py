@@ -18,7 +18,7 @@ from torch import Tensor
 from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
-from sarflood.model.inputs import Scaling, channels, event_scaling, fill, normalise, prepare
+from sarflood.model.inputs import Scaling, channels, event_scaling, fill, prepare, standardise
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import InputParams, ModelParams
 from sarflood.raster.patch import UNKNOWN
@@ -85,7 +85,7 @@ class FloodModel:
             for values in (self.manifest.mean, self.manifest.std)
         )
         prepared = prepare(images, self.manifest.input, scaling)
-        return fill(normalise(torch.tensor(prepared), mean, std))
+        return fill(standardise(torch.tensor(prepared), mean, std))
 
     def probabilities(
         self, images: NDArray[np.floating], scaling: Scaling | None = None

@@ -61,11 +61,13 @@ def take(
             masks.append(patches.masks[rows])
             names += [patches.event.id] * rows.size
             hashes += patches.index["sha256"].iloc[rows].tolist()
-    bands = len(events[0].event.bands) if events else 0
-    none = [np.empty((0, bands, PATCH, PATCH), np.float16)], [np.empty((0, PATCH, PATCH), np.uint8)]
+    if not images:
+        bands = len(events[0].event.bands) if events else 0
+        images.append(np.empty((0, bands, PATCH, PATCH), np.float16))
+        masks.append(np.empty((0, PATCH, PATCH), np.uint8))
     return LabelledPatches(
-        np.concatenate(images or none[0]),
-        np.concatenate(masks or none[1]),
+        np.concatenate(images),
+        np.concatenate(masks),
         np.array(names, dtype=np.str_),
         np.array(hashes, dtype=np.str_),
     )

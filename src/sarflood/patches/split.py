@@ -135,10 +135,11 @@ def _first_position(places: pd.Series) -> dict[str, int]:
 def _by_groups(
     group: NDArray[np.int64], wet: NDArray[np.float64], index: pd.DataFrame, params: SplitParams
 ) -> Parts:
-    """Fill test, then validation, with whole groups in many drawn orders; keep the cheapest."""
+    """Fill test, then validation, with whole groups in many drawn orders; keep the cheapest.
+
+    Where no order fills both, all is for training.
+    """
     sizes = np.bincount(group)
-    if len(sizes) < 3:
-        return np.full(len(group), TRAIN, dtype="<U10")
     random = np.random.default_rng(crc32(str(index["id"].iloc[0]).encode()))
     number = min(max(DRAWN // len(sizes), MIN_ORDERS), MAX_ORDERS)
     orders = random.permuted(np.tile(np.arange(len(sizes)), (number, 1)), axis=1)
@@ -148,7 +149,10 @@ def _by_groups(
         wanted = share * len(group)
         off += np.abs(_fill(dealt, part, orders, sizes, wanted) / wanted - 1)
     wet_sums = np.bincount(group, wet).astype(np.float64)
-    best = int((_cost(dealt, sizes, wet_sums) + off).argmin())
+    costs = _cost(dealt, sizes, wet_sums) + off
+    best = int(costs.argmin())
+    if not np.isfinite(costs[best]):
+        return np.full(len(group), TRAIN, dtype="<U10")
     parts: Parts = dealt[best, group]
     return parts
 

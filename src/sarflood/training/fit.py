@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.model.allocator import keep_large_buffers
-from sarflood.model.inputs import fill, fixed_scaling, normalise
+from sarflood.model.inputs import fill, fixed_scaling, standardise
 from sarflood.model.losses import CombinedLoss, build_loss
 from sarflood.model.unet import UNet, channels_last
 from sarflood.params import InputParams, Params
@@ -223,7 +223,7 @@ class _Training(L.LightningModule):
         self._losses = []
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.average(fill(normalise(images, self.mean, self.std)))
+        logits: Tensor = self.average(fill(standardise(images, self.mean, self.std)))
         return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -237,7 +237,7 @@ class _Training(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:  # noqa: ARG002
         images, masks, *distance = batch
-        inputs = normalise(images, self.mean, self.std)
+        inputs = standardise(images, self.mean, self.std)
         inputs, masks = augment(inputs, masks, self._augment, self._random)
         loss: Tensor = self.loss(self.network(fill(inputs)), masks, *distance, done=self._done)
         self._losses.append(loss.detach())
