@@ -6,7 +6,6 @@ of `params.yaml`; each training ends after `--minutes` at the latest.
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,10 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.claims import Claim, parser, report
-from sarflood import __version__
 from sarflood.evaluation.evaluate import evaluate
 from sarflood.ingest.ingest import Said, ingest_event
-from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.params import Params, load_params
 from sarflood.patches.loader import take
 from sarflood.patches.split import split_events
@@ -88,24 +85,8 @@ def _score(
         params,
         lambda epoch: print(f"epoch {epoch.epoch}: {epoch.val_iou:.3f}", file=sys.stderr),
     )
-    event = events[0].event
-    manifest = ModelManifest(
-        bands=event.bands,
-        units=event.units,
-        label=str(event.label),
-        network=params.model,
-        input=params.input,
-        mean=fitted.mean,
-        std=fitted.std,
-        temperature=fitted.temperature,
-        threshold=fitted.threshold,
-        trained_on=(),
-        params_sha256="",
-        commit="",
-        sarflood=__version__,
-        created=dt.datetime.now(dt.UTC),
-    )
-    test = evaluate(FloodModel(manifest, fitted.network), list(events), split).metrics["test"]
+    model = fitted.model(events[0].event, params)
+    test = evaluate(model, list(events), split).metrics["test"]
     return float(test["iou"]), float(test["f1"]), len(fitted.epochs)
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from sarflood.mapping.patches import map_patches
 from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
-from sarflood.params import InputParams, ModelParams
+from sarflood.params import InputParams, LossParams, ModelParams
 
+LOSS = LossParams.model_validate("auto")
 PLAIN = InputParams(speckle_filter="none", normalisation="training", fixed_db={})
 UTM = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 1_500_000.0)
 
@@ -52,6 +53,7 @@ def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> Floo
         std=(5.0,) * len(bands) if units == "db" else (50.0,) * len(bands),
         temperature=1.0,
         threshold=0.5,
+        loss=LOSS,
         trained_on=(),
         params_sha256="0" * 64,
         commit="0" * 40,

@@ -178,9 +178,25 @@ class AugmentParams(Closed):
     holes: Share
 
 
-class LossParams(Closed):
-    """The loss: a weighted sum of terms, and the constants of the terms that have one."""
+_AUTO = {
+    "auto": True,
+    "terms": {"cross_entropy": 1.0, "dice": 1.0},
+    "reduction": "batch",
+    "class_weights": "inverse_frequency",
+    "focal_gamma": 2.0,
+    "tversky_alpha": 0.3,
+    "tversky_beta": 0.7,
+    "focal_tversky_gamma": 1.33,
+}
 
+
+class LossParams(Closed):
+    """The loss: a weighted sum of terms, and the constants of the terms that have one.
+
+    `loss: auto` leaves the terms to `model.advice`.
+    """
+
+    auto: bool = False
     terms: Annotated[dict[LossName, Ramp], Field(min_length=1)]
     reduction: Reduction
     class_weights: Literal["inverse_frequency"] | ClassWeights
@@ -192,7 +208,9 @@ class LossParams(Closed):
     @model_validator(mode="before")
     @classmethod
     def _tuple(cls, values: Any) -> Any:
-        """YAML has lists where the model has a tuple."""
+        """YAML has lists where the model has a tuple; `auto` stands for all of it."""
+        if values == "auto":
+            return _AUTO
         if isinstance(values, dict) and isinstance(values.get("class_weights"), list):
             return {**values, "class_weights": tuple(values["class_weights"])}
         return values
@@ -204,6 +222,13 @@ class LossParams(Closed):
         if self.tversky_alpha + self.tversky_beta == 0:
             raise ValueError("tversky_alpha and tversky_beta cannot both be 0")
         return self
+
+    def sentence(self) -> str:
+        """Name the terms with their weights, such as `1 cross entropy + 0 to 0.5 boundary`."""
+        return " + ".join(
+            f"{first:g}{'' if first == last else f' to {last:g}'} {name.replace('_', ' ')}"
+            for name, (first, last) in self.terms.items()
+        )
 
 
 class GateParams(Closed):

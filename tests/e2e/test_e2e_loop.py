@@ -108,6 +108,28 @@ def test_the_run_left_nothing_uncommitted_and_nothing_to_do(loop: Loop) -> None:
     assert dvc(root, "status", "--cloud", "--json").strip() == "{}"
 
 
+def test_any_version_is_scored_on_any_event_and_nothing_is_written(loop: Loop) -> None:
+    first = loop.versions()[-1]
+    known = json.loads(loop.sarflood("score one", "evaluate", "--event", "one").out)
+    assert (known["version"], known["trained_on"]) == ("v0.1.0", True)
+    assert known["iou"] == first.iou, "its own test patches, as when it was judged"
+    other = loop.sarflood("score two", "evaluate", "--event", "two", "--version", "v0.1.0")
+    new = json.loads(other.out)
+    assert not new["trained_on"]
+    assert new["patches"] == known["patches"], "two shows the ground of one: only where one is test"
+    assert new["iou_low"] <= new["iou"] <= new["iou_high"]
+    second = json.loads(
+        loop.sarflood("again", "evaluate", "--event", "two", "--version", "v0.2.0").out
+    )
+    assert second["trained_on"]
+    assert second["patches"] < 36
+    missing = loop.sarflood("score none", "evaluate", "--event", "none")
+    assert missing.code == 2
+    assert "event none: is not there" in missing.err
+    assert loop.sarflood("no event", "evaluate", "--version", "v0.1.0").code == 2
+    assert git(loop.workspace.root, "status", "--porcelain") == ""
+
+
 def test_metrics_and_plots_can_be_compared_between_versions(loop: Loop) -> None:
     root = loop.workspace.root
     tags = ("flood-unet@v0.1.0", "flood-unet@v0.2.0")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tiny import PLAIN, network_params
+from tiny import LOSS, PLAIN, network_params
 
 from sarflood.model.package import FloodModel, ModelManifest, TrainedOn
 from sarflood.model.unet import UNet
@@ -91,6 +91,7 @@ def manifest() -> ModelManifest:
         std=(4.0, 4.0),
         temperature=1.0,
         threshold=0.5,
+        loss=LOSS,
         trained_on=(TrainedOn(event="east", index_sha256="ab" * 32),),
         params_sha256="cd" * 32,
         commit="0123456789abcdef",

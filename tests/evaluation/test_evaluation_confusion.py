@@ -28,6 +28,7 @@ def test_metrics_are_those_of_a_count_by_hand() -> None:
         "recall": pytest.approx(30 / 50),
         "accuracy": pytest.approx(170 / 200),
         "mean_iou": pytest.approx((30 / 60 + 140 / 170) / 2),
+        "area_error": pytest.approx((40 - 50) / 50),
     }
 
 
@@ -42,11 +43,26 @@ def test_metrics_are_those_of_a_count_by_hand() -> None:
         ),
         (
             Counts(fn=2, tn=6),
-            {"iou": 0.0, "f1": 0.0, "recall": 0.0, "accuracy": 0.75, "mean_iou": 0.375},
+            {
+                "iou": 0.0,
+                "f1": 0.0,
+                "recall": 0.0,
+                "accuracy": 0.75,
+                "mean_iou": 0.375,
+                "area_error": -1.0,
+            },
         ),
         (
             Counts(tp=5),
-            {"iou": 1, "f1": 1, "precision": 1, "recall": 1, "accuracy": 1, "mean_iou": 1},
+            {
+                "iou": 1,
+                "f1": 1,
+                "precision": 1,
+                "recall": 1,
+                "accuracy": 1,
+                "mean_iou": 1,
+                "area_error": 0,
+            },
         ),
     ],
 )

@@ -144,6 +144,96 @@ def test_a_dry_patch_that_is_called_dry_has_no_iou_and_spoils_no_pooled_one(
     assert found.metrics["test"]["precision"] is None
 
 
+def test_figures_of_single_patches_are_averaged_over_those_that_have_one(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(model, events, split)
+    test, patches = found.metrics["test"], found.patches
+    assert test["patch_iou"] == pytest.approx(patches["iou"].mean())
+    wet = patches["tp"] / patches[["tp", "fp", "fn"]].sum(axis=1)
+    dry = patches["tn"] / patches[["tn", "fp", "fn"]].sum(axis=1)
+    both = pd.concat([wet, dry], axis=1).mean(axis=1)
+    assert test["patch_mean_iou"] == pytest.approx(both.mean())
+    called_dry = evaluate(constant_model(-9.0), events, split).metrics["test"]
+    assert called_dry["patch_iou"] == 0.0, "dry patches that are called dry have none"
+
+
+def test_the_lakes_of_the_fitted_threshold_have_their_borders_in_place(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    test = evaluate(model, events, split).metrics["test"]
+    assert test["fitted_threshold_boundary_f1"] > 0.9
+    assert 0 < test["fitted_threshold_boundary_distance_px"] < 3
+    assert test["boundary_f1"] < test["fitted_threshold_boundary_f1"]
+    assert test["boundary_distance_m"] is None, "nothing says how large a pixel is"
+
+
+def test_distances_of_borders_are_told_in_metres_where_there_is_a_georeference(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    transforms = [f"[20.0, 0, {500_000 + 5120 * n}, 0, -20.0, 1600000]" for n in range(40)]
+    placed = [
+        replace(e, index=e.index.assign(crs="EPSG:32651", transform=transforms[: len(e.index)]))
+        for e in events
+    ]
+    test = evaluate(model, placed, split).metrics["test"]
+    assert test["boundary_distance_m"] == pytest.approx(20 * test["boundary_distance_px"], rel=0.01)
+
+
+def test_intervals_hold_the_figure_and_are_drawn_from_blocks_of_ground(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(model, events, split)
+    test = found.metrics["test"]
+    for name in ("iou", "fitted_threshold_iou", "otsu_f1"):
+        assert test[f"{name}_low"] < test[name] < test[f"{name}_high"], name
+    assert test["blocks"] == found.patches["block"].nunique() <= 23
+    of_event = found.patches.groupby("block")["event"].nunique()
+    assert (of_event == 1).all(), "a block lies in one event"
+    grid = [e.index.assign(grid="g", row=0, col=range(len(e.index))) for e in events]
+    on_grid = [replace(e, index=index) for e, index in zip(events, grid, strict=True)]
+    east = evaluate(model, on_grid, split).patches.query("event == 'east'")
+    assert east.groupby("block").size().tolist() == [2] * 10
+
+
+def test_a_model_that_knows_nothing_is_off_by_what_is_wet(
+    events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(constant_model(0.0), events, split)
+    test = found.metrics["test"]
+    assert test["ece"] == pytest.approx(0.5 - test["wet_share"], abs=0.002)
+    assert found.reliability["pixels"].tolist() == [test["pixels"]]
+
+
+def test_patches_are_told_apart_by_their_wet_share(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    found = evaluate(model, events, split)
+    classes = found.metrics["wet_shares"]
+    assert classes["0"]["patches"] == 5
+    assert classes["0"]["recall"] is None
+    assert sum(item["patches"] for item in classes.values()) == 23
+    assert 0.01 < classes["to_5"]["wet_share"] < 0.05 < classes["to_20"]["wet_share"] < 0.2
+
+
+def test_what_lies_outside_permanent_water_is_scored_apart(
+    model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    assert evaluate(model, events, split).metrics["outside_permanent_water"] is None
+    east = events[0]
+    assert east.masks is not None
+    water = np.zeros_like(east.masks)
+    water[:, :128] = east.masks[:, :128] == 1
+    knowing = [replace(east, permanent_water=water), *events[1:]]
+    metrics = evaluate(model, knowing, split).metrics
+    outside = metrics["outside_permanent_water"]
+    truth, all_water = east.masks[4:], water[4:]
+    assert outside["pixels"] == int(((truth != 255) & (all_water == 0)).sum())
+    assert outside["fitted_threshold_iou"] > 0.8
+    assert outside["iou"] < metrics["events"]["east"]["iou"]
+    assert metrics["test"] == evaluate(model, events, split).metrics["test"]
+
+
 def test_the_precision_recall_curve_passes_the_operating_point(
     model: FloodModel, events: list[EventPatches], split: pd.DataFrame
 ) -> None:

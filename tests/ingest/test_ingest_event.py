@@ -304,6 +304,19 @@ def test_an_unlabelled_source_is_kept_without_masks(workspace: Workspace, source
     assert done.accepted == 10
     opened = open_event(workspace.events / "alabama")
     assert (opened.masks, opened.event.label) == (None, None)
+    assert opened.permanent_water is None
+
+
+def test_permanent_water_is_kept_and_its_correction_is_another_event(
+    workspace: Workspace, source: Path
+) -> None:
+    take(workspace, source)
+    opened = open_event(workspace.events / "alabama")
+    assert opened.permanent_water is not None
+    np.testing.assert_array_equal(opened.permanent_water, opened.masks)
+    _png(next((source / "tiles" / "water_body_label").iterdir()), np.zeros((256, 256)))
+    with pytest.raises(InputError, match="already names an event of other content"):
+        take(workspace, source)
 
 
 def test_what_the_source_says_of_itself_is_kept_and_the_user_has_the_last_word(

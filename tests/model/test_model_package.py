@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import PLAIN, network_params
+from tiny import LOSS, PLAIN, network_params
 
 from sarflood.errors import InputError
 from sarflood.model.package import (
@@ -37,6 +37,7 @@ def model() -> FloodModel:
         std=(3.0, 4.0),
         temperature=1.5,
         threshold=0.4,
+        loss=LOSS,
         trained_on=(TrainedOn(event="alabama-2019", index_sha256="ab" * 32),),
         params_sha256="cd" * 32,
         commit="0123abc",

@@ -88,6 +88,23 @@ def test_a_weight_is_a_number_or_one_that_changes(tmp_path: Path) -> None:
     assert load_params(path).loss.class_weights == "inverse_frequency"
 
 
+def test_a_loss_is_left_to_the_masks_by_one_word(tmp_path: Path) -> None:
+    text = PARAMS.read_text("utf-8")
+    start, end = text.index("loss:  "), text.index("gate:\n")
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{text[:start]}loss: auto\n\n{text[end:]}", "utf-8")
+    loss = load_params(path).loss
+    assert loss.auto
+    assert loss.class_weights == "inverse_frequency"
+    assert not load_params(PARAMS).loss.auto
+
+
+def test_a_loss_has_a_sentence(tmp_path: Path) -> None:
+    path = changed(tmp_path, "    dice: 1.0", "    dice: 2\n    boundary: [0, 0.05]")
+    said = load_params(path).loss.sentence()
+    assert said == "1 cross entropy + 2 dice + 0 to 0.05 boundary"
+
+
 def test_a_loss_without_weight_is_refused(tmp_path: Path) -> None:
     text = PARAMS.read_text("utf-8")
     text = text.replace("cross_entropy: 1.0", "cross_entropy: 0.0").replace(

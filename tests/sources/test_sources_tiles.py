@@ -139,9 +139,29 @@ def test_etci_without_flood_label_is_unlabelled(
     for path in (tmp_path / "flood_label").iterdir():
         path.unlink()
     (tmp_path / "flood_label").rmdir()
-    assert recognise(tmp_path).facts(tmp_path).label is None
+    facts = recognise(tmp_path).facts(tmp_path)
+    assert (facts.label, facts.permanent_water) == (None, False)
     (patch,) = read_all(tmp_path)
-    assert patch.mask is None
+    assert (patch.mask, patch.permanent_water) == (None, None)
+
+
+def test_etci_water_bodies_are_permanent_water_and_not_the_mask(
+    tmp_path: Path, write_raster: WriteRaster, read_all: ReadAll
+) -> None:
+    _etci(write_raster, tmp_path, [(0, 0), (0, 1)])
+    tile = np.zeros((3, 256, 256), np.uint8)
+    tile[:, 2] = 255
+    for col in (0, 1):
+        write_raster(tmp_path / "water_body_label" / f"{SCENE}_x-0_y-{col}.png", tile)
+    assert recognise(tmp_path).facts(tmp_path).permanent_water
+    for patch in read_all(tmp_path):
+        assert patch.permanent_water is not None
+        assert patch.mask is not None
+        assert set(np.flatnonzero(patch.permanent_water.any(axis=1))) == {2}
+        assert set(np.flatnonzero((patch.mask == 1).any(axis=1))) == {1, 2}
+    (tmp_path / "water_body_label" / f"{SCENE}_x-0_y-1.png").unlink()
+    with pytest.raises(BadSourceError, match=r"water_body_label/.* of it missing"):
+        read_all(tmp_path)
 
 
 @pytest.mark.parametrize("role", ["vv", "vh", "flood_label"])

@@ -143,6 +143,8 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
     names = ["epoch", "train_loss", "val_iou", "temperature", "threshold"]
     one, other = (pd.read_csv(place.plots / "training.csv")[names] for place in (workspace, whole))
     pd.testing.assert_frame_equal(one, other)
+    live = pd.read_csv(workspace.plots / "training/plots/metrics/val_iou.tsv", sep="\t")
+    assert live["val_iou"].tolist() == pytest.approx(one["val_iou"].tolist())
     weights = [(place.model / "weights.safetensors").read_bytes() for place in (workspace, whole)]
     assert weights[0] == weights[1]
     assert not (workspace.cache / "training.safetensors").exists()

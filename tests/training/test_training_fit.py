@@ -10,7 +10,7 @@ import torch
 from sarflood.errors import InputError, SarfloodError
 from sarflood.evaluation.confusion import Counts, count
 from sarflood.model.inputs import fill, standardise
-from sarflood.params import LossName, Params, load_params
+from sarflood.params import LossName, LossParams, Params, load_params
 from sarflood.patches.loader import LabelledPatches
 from sarflood.training.checkpoint import Checkpoint
 from sarflood.training.curve import Epoch
@@ -100,6 +100,19 @@ def test_training_ends_when_it_gets_no_better() -> None:
     fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
     best = int(fitted.epochs["val_iou"].argmax())
     assert len(fitted.epochs) == best + 3
+
+
+def test_a_loss_that_is_left_to_the_masks_is_the_advised_one() -> None:
+    params = settings(epochs=1)
+    auto = params.model_copy(update={"loss": LossParams.model_validate("auto")})
+    fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, auto, lambda _: None)
+    assert set(fitted.loss.terms) == {"dice"}
+    assert fitted.advice
+    assert "minority" in fitted.advice
+    named = params.model_copy(update={"loss": fitted.loss.model_copy(update={"auto": False})})
+    same = fit(lakes(2, 0), lakes(1, 1), BANDS, named, lambda _: None)
+    assert same.advice is None
+    assert torch.equal(same.network.head.weight, fitted.network.head.weight)
 
 
 def test_the_average_of_the_weights_is_what_is_kept() -> None:

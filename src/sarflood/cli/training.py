@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sarflood.cli.console import Where, app, err, run_flow, say_retrained
-from sarflood.errors import GateRefusedError
+from sarflood.errors import GateRefusedError, InputError
 from sarflood.stages import reproduce
 from sarflood.workspace import Workspace, find_workspace
 
@@ -36,13 +36,47 @@ def train(workspace: Where = None) -> None:
 
 
 @app.command()
-def evaluate(workspace: Where = None) -> None:
+def evaluate(
+    event: Annotated[
+        str | None, typer.Option("--event", help="Score a version on this event alone.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="With --event: which; by default the one in production.")
+    ] = None,
+    workspace: Where = None,
+) -> None:
     """Score the candidate and the baselines on the test patches; leaves metrics/evaluation.json.
 
-    Example: `sarflood evaluate`
+    With --event any version is scored on any labelled event, and nothing is written: on its test
+    patches where the version was trained on it, else on all that show other ground than training.
+
+    Example: `sarflood evaluate`, or `sarflood evaluate --event ulysses-2020 --version v0.2.0`
     """
-    place = _stage(workspace, "evaluate")
+    if event is None:
+        if version is not None:
+            raise InputError("--version: say with --event on which event to score it")
+        place = _stage(workspace, "evaluate")
+    else:
+        typer.echo(json.dumps(_score(find_workspace(workspace), event, version), indent=2))
+        return
     typer.echo(json.dumps(_figures(place, "evaluation"), indent=2))
+
+
+def _score(place: Workspace, event: str, version: str | None) -> dict[str, Any]:
+    from rich.progress import Progress
+
+    from sarflood.promotion.registry import find_version
+    from sarflood.promotion.score import score
+
+    found = find_version(place, version)
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task(f"scoring {found.version} on {event}", total=None)
+        return score(
+            place,
+            found,
+            event,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
 
 
 @app.command()

@@ -41,10 +41,12 @@ class Counts:
         """Return the figures, ready for JSON.
 
         Returns:
-            `iou`, `f1`, `precision`, `recall` of "wet", `accuracy`, and `mean_iou`, the mean of the
-            IoU of "wet" and of "dry". A figure whose denominator is 0 is None: `recall` without wet
-            pixels, `precision` without pixels called wet, `iou` and `f1` with neither, `accuracy`
-            without pixels. `mean_iou` is over the classes that have an IoU.
+            `iou`, `f1`, `precision`, `recall` of "wet", `accuracy`, `mean_iou`, the mean of the IoU
+            of "wet" and of "dry", and `area_error`, the wet area that was said too much (or too
+            little, below 0) as a share of the true one. A figure whose denominator is 0 is None:
+            `recall` and `area_error` without wet pixels, `precision` without pixels called wet,
+            `iou` and `f1` with neither, `accuracy` without pixels. `mean_iou` is over the classes
+            that have an IoU.
         """
         classes = [self.iou, _ratio(self.tn, self.tn + self.fp + self.fn)]
         known = [value for value in classes if value is not None]
@@ -55,6 +57,7 @@ class Counts:
             "recall": _ratio(self.tp, self.tp + self.fn),
             "accuracy": _ratio(self.tp + self.tn, self.pixels),
             "mean_iou": _ratio(sum(known), len(known)),
+            "area_error": _ratio(self.fp - self.fn, self.wet),
         }
 
 

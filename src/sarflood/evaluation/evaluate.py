@@ -13,16 +13,28 @@ from numpy.typing import NDArray
 
 from sarflood.errors import InputError
 from sarflood.evaluation.baselines import fit_threshold, otsu_mask, threshold_mask
+from sarflood.evaluation.boundary import compare_borders
 from sarflood.evaluation.confusion import Counts, count
 from sarflood.evaluation.inputs import backscatter, model_bands
+from sarflood.evaluation.intervals import BLOCK
+from sarflood.evaluation.pooled import (
+    COUNTS,
+    METHODS,
+    OUTSIDE,
+    by_wet_share,
+    figures,
+    plain_figures,
+)
+from sarflood.evaluation.reliability import calibration_error, reliability
 from sarflood.model.histogram import BINS, count_pixels
 from sarflood.model.package import FloodModel
+from sarflood.patches.ground import pixel_metres
+from sarflood.patches.neighbours import positions
 from sarflood.patches.store import EventPatches
-from sarflood.raster.patch import UNKNOWN
+from sarflood.raster.patch import UNKNOWN, WET
 
 BATCH = 16
 TEST, HELD_OUT = "test", "held_out"
-METHODS = ("", "otsu_", "fitted_threshold_")  # prefixes of the figures; the model has none
 
 Progress = Callable[[int, int], object]
 
@@ -33,22 +45,28 @@ class Evaluation:
 
     Attributes:
         metrics: `metrics/evaluation.json`: `test` and, by id, `events` (of the test patches) and
-            `held_out` (the events held out from training, in neither of the others), each with the
-            figures of `Counts.metrics` of the model, with the prefix `otsu_` of Otsu's threshold
-            for each patch, with `fitted_threshold_` of one threshold fitted on the training
-            patches; and `patches`, `pixels` (labelled), `wet_share`, `threshold` (of the model's
-            probability); beside them `fitted_threshold`, the baseline's threshold in the units of
-            VV.
+            `held_out` (the events held out from training, in neither of the others), each with what
+            `pooled.figures` says of the model, with the prefix `otsu_` of Otsu's threshold for each
+            patch, with `fitted_threshold_` of one threshold fitted on the training patches; and
+            `ece`, the expected calibration error, and `threshold`, both of the model's probability.
+            Beside them `wet_shares`, the plain figures of the test patches by their wet share in
+            percent; `outside_permanent_water`, those of the pixels outside of it on test patches of
+            events that know it, None without such; and `fitted_threshold`, the baseline's threshold
+            in the units of VV.
         patches: A row a patch: `id`, `event`, `part` (`test` or `held_out`), `position` (in the
-            event's arrays), `tp`, `fp`, `fn`, `tn`, the same for each baseline, and `iou` (NaN
-            where there is none).
+            event's arrays), `block` (of ground), `pixel_m` (edge of a pixel, NaN without
+            georeference), `wet_share`, `iou` (NaN where there is none); `tp`, `fp`, `fn`, `tn` and
+            `border_…` (see `Borders`) of the model and each baseline; `outside_tp`, … of each, all
+            0 where no permanent water is known.
         precision_recall: `threshold`, `precision`, `recall` of the model on all test pixels, for
             each of 256 thresholds at which some pixel is called wet.
+        reliability: See `reliability.reliability`; of all test pixels.
     """
 
     metrics: dict[str, Any]
     patches: pd.DataFrame
     precision_recall: pd.DataFrame
+    reliability: pd.DataFrame
 
     @property
     def test_patches(self) -> pd.DataFrame:
@@ -67,7 +85,7 @@ def read_patches(path: Path) -> pd.DataFrame:
             path,
             dtype={"id": str, "event": str, "part": str},
             keep_default_na=False,
-            na_values={"iou": [""]},
+            na_values={name: [""] for name in ("iou", "wet_share", "pixel_m")},
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
@@ -108,30 +126,62 @@ def evaluate(
     )
     total = sum(rows.size for _, _, _, rows in scored)
     table: list[dict[str, Any]] = []
-    pixels = np.zeros((2, BINS), np.int64)
+    pixels: dict[tuple[str, str], NDArray[np.int64]] = {}
+    block = 0
     for part, event, truth, rows in scored:
+        places = _places(event, rows, block)
+        block = int(places["block"].max()) + 1
+        counted = np.zeros((2, BINS), np.int64)
         bands = model_bands(event, model.manifest)
         scaling = model.scaling_of(event.images[:, bands])
         for batch in np.array_split(rows, range(BATCH, rows.size, BATCH)):
             probabilities = model.probabilities(event.images[batch][:, bands], scaling)
-            predicted = model.masks(probabilities)
-            if part == TEST:
-                pixels += count_pixels(probabilities, truth[batch])
-            for position, mask in zip(batch, predicted, strict=True):
-                counted = _score(event, position, mask, truth[position], fitted)
-                table.append({"part": part, **counted})
+            counted += count_pixels(probabilities, truth[batch])
+            for position, mask in zip(batch, model.masks(probabilities), strict=True):
+                found = _score(event, position, mask, truth[position], fitted)
+                table.append({"part": part, **places.loc[position], **found})
             if on_patches:
                 on_patches(len(table), total)
-    patches = pd.DataFrame(table)
-    test, held_out = (patches[patches["part"] == part] for part in (TEST, HELD_OUT))
-    threshold = model.manifest.threshold
+        pixels[part, event.event.id] = counted
+    patches = pd.DataFrame(table).astype({"block": int})
+    tested_pixels = sum(
+        (item for (part, _), item in pixels.items() if part == TEST), np.zeros((2, BINS), np.int64)
+    )
+
+    def of(rows: pd.DataFrame, counted: NDArray[np.int64]) -> dict[str, Any]:
+        told = {"ece": calibration_error(counted), "threshold": model.manifest.threshold}
+        return figures(rows) | told
+
+    def by_event(part: str) -> dict[str, Any]:
+        grouped = patches[patches["part"] == part].groupby("event", sort=True)
+        return {str(event): of(rows, pixels[part, str(event)]) for event, rows in grouped}
+
+    test = patches[patches["part"] == TEST]
+    outside = plain_figures(test, OUTSIDE)
     metrics = {
-        "test": _figures(test, threshold),
-        "events": _by_event(test, threshold),
-        "held_out": _by_event(held_out, threshold),
+        "test": of(test, tested_pixels),
+        "events": by_event(TEST),
+        "held_out": by_event(HELD_OUT),
+        "wet_shares": by_wet_share(test),
+        "outside_permanent_water": outside if outside["pixels"] else None,
         "fitted_threshold": fitted,
     }
-    return Evaluation(metrics, patches, _precision_recall(pixels))
+    return Evaluation(
+        metrics, patches, _precision_recall(tested_pixels), reliability(tested_pixels)
+    )
+
+
+def _places(event: EventPatches, rows: NDArray[np.int64], first: int) -> pd.DataFrame:
+    """Return `block` (numbered from `first`) and `pixel_m` of the patches at `rows`."""
+    index = event.index.iloc[rows]
+    blocks = pd.DataFrame(positions(index, event.images[rows], guard=1) // BLOCK)
+    return pd.DataFrame(
+        {
+            "block": first + blocks.groupby([0, 1]).ngroup().to_numpy(),
+            "pixel_m": pixel_metres(index),
+        },
+        index=rows,
+    )
 
 
 def _rows(
@@ -152,41 +202,26 @@ def _score(
     truth: NDArray[np.uint8],
     fitted: float,
 ) -> dict[str, Any]:
-    """Count one patch for the model and the baselines, all on the same labelled pixels."""
+    """Compare one patch for the model and the baselines, all on the same labelled pixels."""
     vv = backscatter(event, position)
     masks = (predicted, otsu_mask(vv), threshold_mask(vv, fitted))
-    row: dict[str, Any] = {
+    outside = np.full_like(truth, UNKNOWN)
+    if event.permanent_water is not None:
+        outside = np.where(event.permanent_water[position] == WET, np.uint8(UNKNOWN), truth)
+    row: dict[str, Any] = {}
+    for prefix, mask, borders in zip(METHODS, masks, compare_borders(masks, truth), strict=True):
+        for kind, wanted in (("", truth), (OUTSIDE, outside)):
+            counted = asdict(count(mask, wanted))
+            row |= {f"{kind}{prefix}{name}": value for name, value in counted.items()}
+        row |= {f"{prefix}border_{name}": value for name, value in asdict(borders).items()}
+    counts = Counts(*(row[name] for name in COUNTS))
+    return {
         "id": event.index["id"].iloc[position],
         "event": event.event.id,
         "position": int(position),
-    }
-    counts = {prefix: count(mask, truth) for prefix, mask in zip(METHODS, masks, strict=True)}
-    for prefix, counted in counts.items():
-        row |= {f"{prefix}{name}": value for name, value in asdict(counted).items()}
-    iou = counts[""].iou
-    return row | {"iou": np.nan if iou is None else iou}
-
-
-def _pooled(patches: pd.DataFrame, prefix: str) -> Counts:
-    return Counts(*(int(patches[f"{prefix}{name}"].sum()) for name in ("tp", "fp", "fn", "tn")))
-
-
-def _by_event(patches: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    grouped = patches.groupby("event", sort=True)
-    return {str(event): _figures(rows, threshold) for event, rows in grouped}
-
-
-def _figures(patches: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for prefix in METHODS:
-        pooled = _pooled(patches, prefix).metrics()
-        figures |= {f"{prefix}{name}": value for name, value in pooled.items()}
-    counts = _pooled(patches, "")
-    return figures | {
-        "patches": len(patches),
-        "pixels": counts.pixels,
-        "wet_share": counts.wet / counts.pixels if counts.pixels else None,
-        "threshold": threshold,
+        "wet_share": counts.wet / counts.pixels if counts.pixels else np.nan,
+        "iou": np.nan if counts.iou is None else counts.iou,
+        **row,
     }
 
 

@@ -96,6 +96,30 @@ def precision_recall_curve(
     return _svg(figure)
 
 
+def reliability_curve(curve: pd.DataFrame) -> str:
+    """Draw the share of wet pixels over the probability, and how many pixels have each.
+
+    Args:
+        curve: `Evaluation.reliability`.
+    """
+    figure = _figure()
+    number = figure.add_subplot()
+    number.bar(curve["probability"], curve["pixels"], width=0.05, color="#E5E7EB")
+    number.set(xlim=(0, 1), xlabel="probability", yscale="log")
+    number.yaxis.tick_right()
+    number.yaxis.set_label_position("right")
+    number.set_ylabel("pixels", color=_GREY)
+    axes = number.twinx()
+    axes.yaxis.tick_left()
+    axes.yaxis.set_label_position("left")
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle="--")
+    axes.plot(curve["probability"], curve["wet_share"], color=_BLUE, marker="o", markersize=4)
+    axes.set(ylim=(0, 1.01), ylabel="share of wet pixels")
+    for each in (number, axes):
+        each.spines["top"].set_visible(False)
+    return _svg(figure)
+
+
 def _f1_lines(axes: Axes) -> None:
     for f1 in (0.5, 0.6, 0.7, 0.8, 0.9):
         recall = np.linspace(f1 / (2 - f1), 1, 60)

@@ -17,6 +17,13 @@ from sarflood.files import write_text
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.patches.store import EventPatches
 
+_CLASSES = {
+    "to_1": "up to 1 %",
+    "to_5": "1 to 5 %",
+    "to_20": "5 to 20 %",
+    "to_50": "20 to 50 %",
+    "to_100": "over 50 %",
+}
 BASELINES = (("Otsu", "otsu_"), ("Fitted", "fitted_threshold_"))  # names, prefixes of the figures
 
 
@@ -48,12 +55,14 @@ def write_report(
         _head(manifest, test, len(evaluation.metrics["events"])),
         *([_gate(gate)] if gate is not None else []),
         _figures(evaluation.metrics, events),
+        _more_figures(evaluation.metrics),
         '<div class="pair">',
         _training(training),
         _precision_recall(evaluation, test),
+        _reliability(evaluation, test),
+        _confusion(evaluation.test_patches),
         "</div>",
         data_section(data),
-        _confusion(evaluation.test_patches),
         _patches(evaluation.test_patches, events, model),
         _provenance(manifest, events),
     ]
@@ -73,7 +82,8 @@ def _head(manifest: ModelManifest, test: dict[str, Any], events: int) -> str:
         tile(
             f"{label} of wet pixels",
             _number(test[key]),
-            " · ".join(f"{name} {_number(test[prefix + key])}" for name, prefix in BASELINES),
+            _interval(test, key)
+            + " · ".join(f"{name} {_number(test[prefix + key])}" for name, prefix in BASELINES),
         )
         for label, key in (
             ("IoU", "iou"),
@@ -141,6 +151,48 @@ def _figures(metrics: dict[str, Any], events: list[EventPatches]) -> str:
     )
 
 
+def _interval(figures: dict[str, Any], key: str) -> str:
+    low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
+    return "" if low is None else f"95 % in {_number(low)} to {_number(high)} · "
+
+
+def _more_figures(metrics: dict[str, Any]) -> str:
+    """Tell what pooled figures hide: single patches, borders, areas, and kinds of ground."""
+    test = metrics["test"]
+    methods = (("Model", ""), *BASELINES)
+    rows = [
+        (label, *(tell(test[prefix + key]) for _, prefix in methods))
+        for label, key, tell in (
+            ("IoU of a patch, mean", "patch_iou", _number),
+            ("Mean IoU of wet and dry of a patch, mean", "patch_mean_iou", _number),
+            ("Boundary F1, within 2 pixels", "boundary_f1", _number),
+            ("Mean distance of borders, pixels", "boundary_distance_px", _number),
+            ("Mean distance of borders, metres", "boundary_distance_m", _number),
+            ("Area error", "area_error", _percent),
+        )
+    ]
+    rows += [
+        (label, *(_number(part[f"{prefix}iou"]) for _, prefix in methods))
+        for label, part in _parts(metrics)
+    ]
+    explained = note(
+        f"Intervals are drawn from {test['blocks']} blocks of 2×2 patches of ground (bootstrap). "
+        "The area error is what was said too much, as a share of the wet area; below 0 too little."
+    )
+    header = ("", *(name for name, _ in methods))
+    return section("Patches, borders, areas", table(header, rows), explained)
+
+
+def _parts(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    parts = [
+        (f"IoU of {number} patches that are {_CLASSES[kind]} wet", found)
+        for kind, found in metrics["wet_shares"].items()
+        if (number := found["patches"]) and found["wet_share"]
+    ]
+    outside = metrics["outside_permanent_water"]
+    return parts + ([("IoU outside permanent water", outside)] if outside else [])
+
+
 def _training(training: pd.DataFrame) -> str:
     minutes = training["seconds"].max() / 60
     rate = training["learning_rate"].max()
@@ -160,6 +212,13 @@ def _precision_recall(evaluation: Evaluation, test: dict[str, Any]) -> str:
     return section(
         "Precision and recall", images([(curve, "Precision over recall, test pixels")], caption)
     )
+
+
+def _reliability(evaluation: Evaluation, test: dict[str, Any]) -> str:
+    curve = (figures.reliability_curve(evaluation.reliability), "Share of wet pixels, test patches")
+    off = "unknown" if test["ece"] is None else f"{100 * test['ece']:.1f} points"
+    caption = f"On the dashed line probabilities are honest; on average they are off by {off}."
+    return section("Reliability", images([curve], caption))
 
 
 def _confusion(patches: pd.DataFrame) -> str:
@@ -238,6 +297,7 @@ def _provenance(manifest: ModelManifest, events: list[EventPatches]) -> str:
     facts = [
         ("network", manifest.network.sentence()),
         ("input", f"{', '.join(manifest.bands)} in {manifest.units}; {how}: {normalisation}"),
+        ("loss", manifest.loss.sentence() + (f"; {manifest.advice}" if manifest.advice else "")),
         ("answers", f"{manifest.label}, where the probability is {manifest.threshold:.3f} or more"),
         ("commit", manifest.commit),
         ("params.yaml", f"sha256 {manifest.params_sha256}"),

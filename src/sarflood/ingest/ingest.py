@@ -164,6 +164,7 @@ def _manifest(
         bands=facts.bands,
         units="db" if facts.units == "linear" else facts.units,
         label=facts.label and (manifest.label or facts.label),
+        permanent_water=facts.permanent_water,
         source=manifest.source or facts.origin,
         hold_out=said.hold_out,
     )

@@ -20,7 +20,7 @@ from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import Scaling, channels, event_scaling, fill, prepare, standardise
 from sarflood.model.unet import UNet, channels_last
-from sarflood.params import InputParams, ModelParams
+from sarflood.params import InputParams, LossParams, ModelParams
 from sarflood.raster.patch import UNKNOWN
 
 WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
@@ -49,6 +49,8 @@ class ModelManifest(_Closed):
     std: tuple[float, ...]
     temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
+    loss: LossParams
+    advice: str | None = None
     trained_on: tuple[TrainedOn, ...]
     params_sha256: str
     commit: str

@@ -48,19 +48,42 @@ def _corners(affine: Affine, margin: float) -> list[tuple[float, float]]:
     return [affine @ corner for corner in ring]
 
 
+def pixel_metres(index: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the (N,) edges of pixels on the ground in metres, NaN without georeference.
+
+    Pixels that are not square count as square ones of the same area.
+
+    Args:
+        index: `crs` and `transform`, a row a patch.
+    """
+    outlines = footprints(index)
+    placed = shapely.is_geometry(outlines)
+    metres = np.full(len(index), np.nan)
+    metres[placed] = _sides(outlines[placed]) / PATCH
+    return metres
+
+
+def _sides(outlines: Footprints) -> NDArray[np.float64]:
+    """Return the (N,) edges of outlines in metres, as if they were squares."""
+    lat = shapely.get_coordinates(shapely.centroid(outlines))[:, 1]
+    sides: NDArray[np.float64] = (
+        np.sqrt(shapely.area(outlines) * np.cos(np.radians(lat))) * _METRES_A_DEGREE
+    )
+    return sides
+
+
 def positions(index: pd.DataFrame) -> NDArray[np.int64]:
     """Return the (N, 2) rows and columns of patches on a grid over the ground, as wide as a patch.
 
     Args:
         index: `crs` and `transform`, a row a patch; all have both.
     """
-    centres = shapely.get_coordinates(shapely.centroid(footprints(index)))
+    outlines = footprints(index)
+    centres = shapely.get_coordinates(shapely.centroid(outlines))
     lon, lat = centres.T
     metres = np.column_stack([-lat, lon * np.cos(np.radians(lat.mean()))]) * _METRES_A_DEGREE
-    sides = np.sqrt(shapely.area(footprints(index)) * np.cos(np.radians(lat))) * _METRES_A_DEGREE
-    places: NDArray[np.int64] = np.floor((metres - metres.min(axis=0)) / np.median(sides)).astype(
-        np.int64
-    )
+    steps = (metres - metres.min(axis=0)) / np.median(_sides(outlines))
+    places: NDArray[np.int64] = np.floor(steps).astype(np.int64)
     return places
 
 

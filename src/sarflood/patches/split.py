@@ -70,6 +70,29 @@ def split_events(events: Sequence[EventPatches], params: SplitParams) -> pd.Data
     return table.set_index("id").loc[order].reset_index()
 
 
+def split_held_out(
+    item: EventPatches, others: Sequence[EventPatches], split: pd.DataFrame
+) -> pd.DataFrame:
+    """Assign the patches of an event that a split does not know, as if it were held out.
+
+    Args:
+        item: A labelled event.
+        others: The events of the split.
+        split: As `split_events` gives it, for `others`.
+
+    Returns:
+        `id`, `event` and `split`, a row a patch: `held_out`, `guard` (the same ground as training
+        or validation patches, or a copy of one), or `unlabelled`.
+    """
+    parts = split.set_index("id")["split"]
+    done = [
+        _table(other, parts.reindex(other.index["id"]).fillna(GUARD).to_numpy(str))
+        for other in others
+    ]
+    own = _held_out(item, item.index["wet_share"].notna().to_numpy(), done, guard=0)
+    return _table(item, own)[["id", "event", "split"]]
+
+
 def _check_left_out(events: Sequence[EventPatches], params: SplitParams) -> None:
     labelled = {item.event.id for item in events if item.masks is not None}
     for name in params.leave_out:
@@ -90,10 +113,7 @@ def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) ->
     labelled = index["wet_share"].notna().to_numpy()
     parts = np.full(len(index), UNLABELLED, dtype="<U10")
     if item.event.hold_out:
-        rows = np.flatnonzero(labelled)
-        earlier = _earlier_parts(index.iloc[rows], done, params.guard_patches)
-        parts[rows] = np.where(np.isin(earlier, (TRAIN, VAL, GUARD)), GUARD, HELD_OUT)
-        return parts
+        return _held_out(item, labelled, done, params.guard_patches)
     if item.event.id in params.leave_out:
         parts[labelled] = TEST
         return parts
@@ -110,6 +130,16 @@ def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) ->
     inherited = earlier != ""
     own[inherited] = earlier[inherited]
     parts[rows] = _guarded(own, pairs, inherited)
+    return parts
+
+
+def _held_out(
+    item: EventPatches, labelled: NDArray[np.bool_], done: list[pd.DataFrame], guard: int
+) -> Parts:
+    parts = np.full(len(labelled), UNLABELLED, dtype="<U10")
+    rows = np.flatnonzero(labelled)
+    earlier = _earlier_parts(item.index.iloc[rows].reset_index(drop=True), done, guard)
+    parts[rows] = np.where(np.isin(earlier, (TRAIN, VAL, GUARD)), GUARD, HELD_OUT)
     return parts
 
 

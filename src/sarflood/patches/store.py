@@ -26,6 +26,7 @@ from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.sources.event import Event
 from sarflood.sources.reader import RawPatch
 
+MASKS, WATER = "masks.npy", "permanent_water.npy"
 _ROWS_AT_ONCE = 1000
 _HEADER_BYTES = 128  # of our .npy files, see `_GrowingNpy`
 _TEXTS = ("id", "event", "sha256", "image_sha256", "mask_sha256", "item", "grid", "crs")
@@ -55,11 +56,13 @@ class Described:
     Attributes:
         image: (C, 256, 256) float16; NaN is no data.
         mask: (256, 256) uint8; None where unlabelled.
+        permanent_water: (256, 256) uint8, 0 or 1; None where that is not known.
         row: Its row of the index.
     """
 
     image: NDArray[np.float16]
     mask: NDArray[np.uint8] | None
+    permanent_water: NDArray[np.uint8] | None
     row: dict[str, Any]
 
 
@@ -82,6 +85,8 @@ def describe(patch: RawPatch, event: Event, item: str) -> Described:
     digest = image_digest.copy()
     if mask is not None:
         digest.update(mask.data)
+    if patch.permanent_water is not None:
+        digest.update(np.ascontiguousarray(patch.permanent_water).data)
     row = {
         "id": f"{event.id}/{patch.name}",
         "event": event.id,
@@ -102,7 +107,7 @@ def describe(patch: RawPatch, event: Event, item: str) -> Described:
             image, stored, mask, event.bands, event.units, patch.height * patch.width
         ),
     }
-    return Described(stored, mask, row)
+    return Described(stored, mask, patch.permanent_water, row)
 
 
 class _GrowingNpy:
@@ -141,7 +146,8 @@ class PatchWriter:
 
     Args:
         folder: An existing folder; `images.npy`, `index.parquet`, `event.yaml` and, where the event
-            has labels, `masks.npy` go in. It is whole once the `with` block ended well.
+            has them, `masks.npy` and `permanent_water.npy` go in. It is whole once the `with` block
+            ended well.
         event: The manifest.
     """
 
@@ -149,7 +155,10 @@ class PatchWriter:
         self._folder, self._event = folder, event
         shape = (len(event.bands), PATCH, PATCH)
         self._images = _GrowingNpy(folder / "images.npy", shape, "<f2")
-        self._masks = _GrowingNpy(folder / "masks.npy", shape[1:], "|u1") if event.label else None
+        self._masks, self._water = (
+            _GrowingNpy(folder / name, shape[1:], "|u1") if there else None
+            for name, there in ((MASKS, event.label), (WATER, event.permanent_water))
+        )
         self._schema = index_schema(event.bands)
         self._index = pq.ParquetWriter(folder / "index.parquet", self._schema)
         self._rows: list[dict[str, Any]] = []
@@ -163,9 +172,9 @@ class PatchWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._images.close()
-        if self._masks:
-            self._masks.close()
+        for array in (self._images, self._masks, self._water):
+            if array:
+                array.close()
         if error is None:
             self._flush()
         self._index.close()
@@ -184,6 +193,8 @@ class PatchWriter:
         self._images.append(patch.image)
         if self._masks and patch.mask is not None:
             self._masks.append(patch.mask)
+        if self._water and patch.permanent_water is not None:
+            self._water.append(patch.permanent_water)
         self._rows.append(patch.row)
         if len(self._rows) == _ROWS_AT_ONCE:
             self._flush()
@@ -207,7 +218,7 @@ def stored_patches(folder: Path, only: Container[str] | None = None) -> Iterator
     """
     event, table = Event.read(folder / "event.yaml"), pq.ParquetFile(folder / "index.parquet")
     shape = (len(event.bands), PATCH, PATCH)
-    images, masks = folder / "images.npy", folder / "masks.npy"
+    images = folder / "images.npy"
     numbers = count()
     for batch in table.iter_batches(_ROWS_AT_ONCE):
         for row in batch.to_pylist():
@@ -215,8 +226,11 @@ def stored_patches(folder: Path, only: Container[str] | None = None) -> Iterator
             if only is not None and row["id"] not in only:
                 continue
             image = _item(images, number, shape, "<f2")
-            mask = _item(masks, number, shape[1:], "|u1") if event.label else None
-            yield Described(image, mask, row)
+            mask, water = (
+                _item(folder / name, number, shape[1:], "|u1") if there else None
+                for name, there in ((MASKS, event.label), (WATER, event.permanent_water))
+            )
+            yield Described(image, mask, water, row)
 
 
 def _item(path: Path, number: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -234,12 +248,14 @@ class EventPatches:
         index: A row a patch, in the order of the arrays.
         images: (N, C, 256, 256) float16, in `event.units`; NaN no data.
         masks: (N, 256, 256) uint8; None where unlabelled.
+        permanent_water: (N, 256, 256) uint8, 0 or 1; None where that is not known.
     """
 
     event: Event
     index: pd.DataFrame
     images: NDArray[np.float16]
     masks: NDArray[np.uint8] | None
+    permanent_water: NDArray[np.uint8] | None = None
 
 
 def open_event(folder: Path) -> EventPatches:
@@ -252,9 +268,9 @@ def open_event(folder: Path) -> EventPatches:
         event = Event.read(folder / "event.yaml")
         index = pd.read_parquet(folder / "index.parquet")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        masks_file = folder / "masks.npy"
-        masks = (
-            np.load(masks_file, mmap_mode="r", allow_pickle=False) if masks_file.exists() else None
+        masks, water = (
+            np.load(folder / name, mmap_mode="r", allow_pickle=False) if there else None
+            for name, there in ((MASKS, event.label), (WATER, event.permanent_water))
         )
     except (OSError, ValueError) as error:
         raise InputError(
@@ -267,10 +283,10 @@ def open_event(folder: Path) -> EventPatches:
             "sarflood wrote it: remove the event and ingest it again"
         )
     expected = (len(index), len(event.bands), PATCH, PATCH)
-    lengths = {len(array) for array in (images, masks) if array is not None}
+    lengths = {len(array) for array in (images, masks, water) if array is not None}
     if images.shape != expected or lengths != {len(index)}:
         raise InputError(f"{folder}: images.npy is {images.shape}, the index says {expected}")
-    return EventPatches(event, index, images, masks)
+    return EventPatches(event, index, images, masks, water)
 
 
 def open_events(folder: Path) -> list[EventPatches]:

@@ -36,6 +36,8 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
             "",
             f"- bands: {', '.join(manifest.bands)} in {manifest.units}; mask: {manifest.label}",
             f"- {manifest.network.sentence()}",
+            f"- loss: {manifest.loss.sentence()}",
+            *([f"- why this loss: {manifest.advice}"] if manifest.advice else []),
             f"- threshold {manifest.threshold:.3f}, calibrated on validation patches",
             f"- made {manifest.created:%Y-%m-%d %H:%M} UTC by sarflood {manifest.sarflood}",
             f"- commit {manifest.commit[:12]}",

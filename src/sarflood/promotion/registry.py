@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock
 
 from sarflood.errors import InputError, SarfloodError
-from sarflood.files import sha256, write_json
+from sarflood.files import replacing, sha256, write_json
 from sarflood.model.package import WEIGHTS
 from sarflood.process import git
 from sarflood.workspace import MODEL_NAME, Workspace
@@ -213,10 +214,31 @@ def _fetch(workspace: Workspace, version: Version, folder: Path) -> None:
             source.get_file(f"{inside}/{name}", str(part))
             part.replace(folder / name)
     except Exception as error:
-        raise SarfloodError(
-            f"{version.tag}: its model package cannot be fetched ({error}); "
-            "is the DVC remote reachable? `dvc remote list` names it"
-        ) from error
+        raise _unreachable(version, "model package", error) from error
+
+
+def fetch_split(workspace: Workspace, version: Version) -> pd.DataFrame:
+    """Return the split that a version was trained with, from the DVC cache or remote."""
+    from dvc.api import DVCFileSystem
+
+    path = workspace.cache / "versions" / f"{version.version}-split.parquet"
+    inside = workspace.split.relative_to(workspace.root).as_posix()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with replacing(path) as temporary:
+                source = DVCFileSystem(str(workspace.root), rev=version.tag)
+                source.get_file(inside, str(temporary))
+        except Exception as error:
+            raise _unreachable(version, "split", error) from error
+    return pd.read_parquet(path)
+
+
+def _unreachable(version: Version, what: str, error: Exception) -> SarfloodError:
+    return SarfloodError(
+        f"{version.tag}: its {what} cannot be fetched ({error}); "
+        "is the DVC remote reachable? `dvc remote list` names it"
+    )
 
 
 def note_champion(workspace: Workspace) -> Version | None:

@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 from sarflood.raster.patch import DRY, PATCH, UNKNOWN, WET
 from sarflood.raster.safe import read_bands
-from sarflood.sources.event import Origin
+from sarflood.sources.event import Label, Origin
 from sarflood.sources.pairing import Place, admit, list_folders, list_rasters, pair_files
 from sarflood.sources.pixels import as_mask, check_pixels, open_source, refuse_hidden
 from sarflood.sources.reader import BadSourceError, Facts, Item, RawPatch
 
-_MASK = "flood_label"
+_MASK, _WATER = "flood_label", "water_body_label"
 _NAME = re.compile(r"(?P<scene>.+)_x-(?P<row>\d{1,6})_y-(?P<col>\d{1,6})(?:_(?P<band>vv|vh))?\.png")
 _BANDS = {"vv": "vv/<scene>_x-R_y-C_vv.png", "vh": "vh/<scene>_x-R_y-C_vh.png"}
-_ROLES = {**_BANDS, _MASK: f"{_MASK}/<scene>_x-R_y-C.png"}
+_ROLES = {**_BANDS, **{role: f"{role}/<scene>_x-R_y-C.png" for role in (_MASK, _WATER)}}
 _NO_DATA = 255
 _MEANING = {0: DRY, 255: WET}
 
 
 class EtciReader:
-    """8-bit RGB PNG tiles with three equal channels, in a folder for each band and the mask.
+    """8-bit RGB PNG tiles with three equal channels, in a folder for each band and label.
 
     In the names x is the row and y the column of a gap-free grid, one grid a scene.
     """
@@ -42,31 +42,45 @@ class EtciReader:
         return any(_place(path) for path in _files(root))
 
     def facts(self, root: Path) -> Facts:
-        """Say what ETCI 2021 is; without any flood label it is unlabelled."""
+        """Say what ETCI 2021 is; a label that no tile has is none."""
         origin = Origin(name="ETCI 2021", url="https://nasa-impact.github.io/etci2021/")
         # `flood_label` includes most permanent water, whatever its name says.
-        return Facts(("vv", "vh"), "uint8", "water" if _labelled(root) else None, origin)
+        roles = _roles(root)
+        label: Label | None = "water" if _MASK in roles else None
+        return Facts(("vv", "vh"), "uint8", label, origin, permanent_water=_WATER in roles)
 
     def items(self, root: Path) -> Iterator[Item]:
         """List the tiles, scene by scene, row by row."""
-        return pair_files(root, _files(root), _place, _ROLES if _labelled(root) else _BANDS)
+        return pair_files(root, _files(root), _place, _roles(root))
 
     def read(self, item: Item) -> Iterator[RawPatch]:
         """Read a tile; see `Reader.read`."""
         admit(item)
-        vv, vh, *masks = item.files
+        vv, vh, *labels = item.files
         image = np.stack([_read_channel(vv), _read_channel(vh)])
         outside = (image == _NO_DATA).all(axis=0)
         image[:, outside] = np.nan
-        mask = None
-        for path in masks:
-            mask = as_mask(path, _read_channel(path, _MEANING), _MEANING)
+        found = {
+            path.parent.name: as_mask(path, _read_channel(path, _MEANING), _MEANING)
+            for path in labels
+        }
+        mask, water = found.get(_MASK), found.get(_WATER)
+        if mask is not None:
             mask[outside] = UNKNOWN
         match = _NAME.fullmatch(vv.name)
         if match is None:
             raise BadSourceError(f"{vv}: no name of this layout ({_BANDS['vv']})")
         row, col = int(match["row"]), int(match["col"])
-        yield RawPatch(item.name, image, mask, match["scene"], row, col, dtype="uint8")
+        yield RawPatch(
+            item.name,
+            image,
+            mask,
+            match["scene"],
+            row,
+            col,
+            dtype="uint8",
+            permanent_water=water,
+        )
 
 
 def _read_channel(path: Path, meaning: Mapping[int, int] | None = None) -> NDArray[np.float32]:
@@ -91,7 +105,7 @@ def _read_channel(path: Path, meaning: Mapping[int, int] | None = None) -> NDArr
 
 
 def _tile_folders(root: Path) -> list[Path]:
-    """Return the folders that hold vv, vh or flood_label: `root`, or below it as published."""
+    """Return the folders that hold bands or labels: `root`, or below it as published."""
     scenes = [root, *list_folders(root)]
     candidates = [folder for scene in scenes for folder in (scene, scene / "tiles")]
     return [
@@ -109,11 +123,13 @@ def _files(root: Path) -> list[Path]:
 def _place(path: Path) -> Place | None:
     match = _NAME.fullmatch(path.name)
     role = path.parent.name
-    if match is None or (match["band"] or _MASK) != role:
+    if match is None or role not in ((match["band"],) if match["band"] else (_MASK, _WATER)):
         return None
     scene, row, col = match["scene"], int(match["row"]), int(match["col"])
     return Place((scene, row, col), f"{scene}_x-{row}_y-{col}", role)
 
 
-def _labelled(root: Path) -> bool:
-    return any(path.parent.name == _MASK for path in _files(root) if _place(path))
+def _roles(root: Path) -> dict[str, str]:
+    """Return what a tile of this source consists of: the bands, and the labels that some have."""
+    there = {place.role for path in _files(root) if (place := _place(path))}
+    return {role: name for role, name in _ROLES.items() if role in _BANDS or role in there}

@@ -38,6 +38,7 @@ class Event(_Closed):
 
     Attributes:
         units: Those of the stored patches.
+        permanent_water: Whether it is known where water stands at all times.
         number: Events are counted as they are accepted, from 1; 0 before that. What was accepted
             earlier decides where a later event overlaps it, so that a split is stable.
     """
@@ -49,6 +50,7 @@ class Event(_Closed):
     bands: Annotated[tuple[Band, ...], Field(min_length=1)]
     units: Units
     label: Label | None
+    permanent_water: bool = False
     source: Origin
     hold_out: bool = False
     number: Annotated[int, Field(ge=0)] = 0

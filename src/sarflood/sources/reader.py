@@ -22,12 +22,16 @@ class BadSourceError(InputError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a layout says of itself; the user's words on the command line come on top."""
+    """What a layout says of itself; the user's words on the command line come on top.
+
+    `permanent_water` says whether its patches have that.
+    """
 
     bands: tuple[Band, ...]
     units: Units
     label: Label | None
     origin: Origin
+    permanent_water: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class RawPatch:
         height: Rows that came from the source; the others are padding.
         width: Columns that came from the source; the others are padding.
         dtype: Of the pixels in the source's file, such as `float32` or `uint8`.
+        permanent_water: (256, 256) uint8, 1 where water stands at all times, else 0; None where the
+            source does not tell.
     """
 
     name: str
@@ -80,6 +86,7 @@ class RawPatch:
     height: int = PATCH
     width: int = PATCH
     dtype: str = "float32"
+    permanent_water: NDArray[np.uint8] | None = None
 
 
 class Reader(Protocol):

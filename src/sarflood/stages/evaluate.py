@@ -20,10 +20,13 @@ def evaluate(workspace: Workspace) -> None:
     split = pd.read_parquet(workspace.split)
     evaluation = evaluate_model(model, events, split)
     write_json(workspace.metrics / "evaluation.json", evaluation.metrics)
-    with replacing(workspace.plots / "precision_recall.csv") as temporary:
-        evaluation.precision_recall.to_csv(temporary, index=False)
-    with replacing(workspace.plots / "test_patches.csv") as temporary:
-        evaluation.patches.to_csv(temporary, index=False)
+    for name, table in (
+        ("precision_recall", evaluation.precision_recall),
+        ("reliability", evaluation.reliability),
+        ("test_patches", evaluation.patches),
+    ):
+        with replacing(workspace.plots / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
     write_recorded(workspace.model / "recorded.npz", model, events, evaluation.patches)
 
 

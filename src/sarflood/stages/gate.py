@@ -86,6 +86,7 @@ def _report(
             metrics=metrics,
             patches=read_patches(workspace.plots / "test_patches.csv"),
             precision_recall=pd.read_csv(workspace.plots / "precision_recall.csv"),
+            reliability=pd.read_csv(workspace.plots / "reliability.csv"),
         ),
         training=pd.read_csv(workspace.plots / "training.csv"),
         events=open_events(workspace.events),

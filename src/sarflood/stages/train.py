@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import sys
 from collections.abc import Iterable
 
 import pandas as pd
+from dvclive.live import Live
 
 from sarflood import __version__
 from sarflood.files import replacing, sha256, write_json
 from sarflood.model.inputs import check_input
-from sarflood.model.package import FloodModel, ModelManifest, TrainedOn, save_model
-from sarflood.params import load_params
+from sarflood.model.package import TrainedOn, save_model
+from sarflood.params import TrainParams, load_params
 from sarflood.patches.loader import LabelledPatches, take
 from sarflood.patches.store import open_events
 from sarflood.stages import run_stage
@@ -24,7 +24,7 @@ from sarflood.workspace import Workspace
 
 
 def train(workspace: Workspace) -> None:
-    """Write `models/flood-unet/`, `metrics/training.json` and `plots/training.csv`."""
+    """Write `models/flood-unet/`, `metrics/training.json`, and curves that grow as it trains."""
     params = load_params(workspace.params)
     events = open_events(workspace.events)
     split = pd.read_parquet(workspace.split)
@@ -33,42 +33,34 @@ def train(workspace: Workspace) -> None:
     check_input(params.input, first.bands, first.units)
     parts = {part: take(events, split, part, params.input) for part in ("train", "val")}
 
-    def report(epoch: Epoch) -> None:
-        left = epoch.seconds / epoch.epoch * (params.train.epochs - epoch.epoch)
-        left = min(left, params.train.max_minutes * 60 - epoch.seconds)
-        line = (
-            f"epoch {epoch.epoch}/{params.train.epochs}: loss {epoch.train_loss:.4f}, "
-            f"validation IoU {epoch.val_iou:.4f}, about {max(left, 0) / 60:.1f} min left"
-        )
-        print(line, file=sys.stderr, flush=True)
-
     key = _key(workspace, parts.values())
     checkpoint = Checkpoint(workspace.cache / "training.safetensors", key)
     found = checkpoint.load()
     if found:
         line = f"a training that did not end goes on after its epoch {len(found[1])}"
         print(line, file=sys.stderr, flush=True)
-    fitted = fit(parts["train"], parts["val"], first.bands, params, report, checkpoint)
-    manifest = ModelManifest(
-        bands=first.bands,
-        units=first.units,
-        label=str(first.label),
-        network=params.model,
-        input=params.input,
-        mean=fitted.mean,
-        std=fitted.std,
-        temperature=fitted.temperature,
-        threshold=fitted.threshold,
+    with Live(
+        str(workspace.plots / "training"), report=None, save_dvc_exp=False, dvcyaml=None
+    ) as live:
+
+        def report(epoch: Epoch) -> None:
+            print(_line(epoch, params.train), file=sys.stderr, flush=True)
+            for name in ("train_loss", "val_iou", "learning_rate"):
+                live.log_metric(name, getattr(epoch, name))
+            live.next_step()
+
+        fitted = fit(parts["train"], parts["val"], first.bands, params, report, checkpoint)
+    model = fitted.model(
+        first,
+        params,
         trained_on=tuple(
             TrainedOn(event=name, index_sha256=sha256(workspace.events / name / "index.parquet"))
             for name in sorted(used)
         ),
         params_sha256=sha256(workspace.params),
         commit=workspace.commit(),
-        sarflood=__version__,
-        created=dt.datetime.now(dt.UTC).replace(microsecond=0),
     )
-    save_model(FloodModel(manifest, fitted.network), workspace.model)
+    save_model(model, workspace.model)
     best = fitted.epochs.sort_values("val_iou", kind="stable").iloc[-1]
     write_json(
         workspace.metrics / "training.json",
@@ -86,6 +78,18 @@ def train(workspace: Workspace) -> None:
     with replacing(workspace.plots / "training.csv") as temporary:
         fitted.epochs.to_csv(temporary, index=False)
     checkpoint.remove()
+
+
+def _line(epoch: Epoch, params: TrainParams) -> str:
+    """Return a line of the table of epochs."""
+    width = len(str(params.epochs))
+    left = epoch.seconds / epoch.epoch * (params.epochs - epoch.epoch)
+    left = min(left, params.max_minutes * 60 - epoch.seconds)
+    return (
+        f"epoch {epoch.epoch:{width}}/{params.epochs}  loss {epoch.train_loss:.4f}  "
+        f"validation IoU {epoch.val_iou:.4f} at {epoch.threshold:.2f}  "
+        f"about {max(left, 0) / 60:4.1f} min left"
+    )
 
 
 def _key(workspace: Workspace, parts: Iterable[LabelledPatches]) -> str:

@@ -6,6 +6,7 @@ The best epoch is kept. A training that was killed goes on after its last whole 
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import logging
 import math
 import sys
@@ -21,16 +22,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from sarflood import __version__
 from sarflood.errors import InputError, SarfloodError
+from sarflood.model.advice import advise
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import fill, fixed_scaling, standardise
 from sarflood.model.losses import CombinedLoss, build_loss
+from sarflood.model.package import FloodModel, ModelManifest, TrainedOn
 from sarflood.model.unet import UNet, channels_last
-from sarflood.params import InputParams, Params
+from sarflood.params import InputParams, LossParams, Params
 from sarflood.patches.augment import augment
 from sarflood.patches.crops import CropLoader
 from sarflood.patches.loader import LabelledPatches, band_statistics
 from sarflood.raster.patch import DRY, WET
+from sarflood.sources.event import Event
 from sarflood.training.calibrate import BINS, Calibration, calibrate, count_logits
 from sarflood.training.checkpoint import (
     Checkpoint,
@@ -49,14 +54,65 @@ GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True)
 class Fitted:
-    """The network of the best epoch (in evaluation mode, on the CPU), and how it came about."""
+    """The network of the best epoch (in evaluation mode, on the CPU), and how it came about.
+
+    Attributes:
+        network: Takes what `standardise` makes with `mean` and `std`.
+        mean: A number a channel.
+        std: A number a channel.
+        temperature: What logits are divided by.
+        threshold: The probability from which on a pixel is wet.
+        loss: What it was trained with.
+        advice: Why, where the loss was chosen by the masks.
+        epochs: A row an epoch, see `Epoch`.
+    """
 
     network: UNet
     mean: tuple[float, ...]
     std: tuple[float, ...]
     temperature: float
     threshold: float
+    loss: LossParams
+    advice: str | None
     epochs: pd.DataFrame
+
+    def model(
+        self,
+        event: Event,
+        params: Params,
+        *,
+        trained_on: tuple[TrainedOn, ...] = (),
+        params_sha256: str = "",
+        commit: str = "",
+    ) -> FloodModel:
+        """Return the model, with what it was made of.
+
+        Args:
+            event: One that it was trained on: says bands, units and label.
+            params: The settings that it was trained with.
+            trained_on: The events.
+            params_sha256: Of `params.yaml`.
+            commit: Of the code.
+        """
+        manifest = ModelManifest(
+            bands=event.bands,
+            units=event.units,
+            label=str(event.label),
+            network=params.model,
+            input=params.input,
+            mean=self.mean,
+            std=self.std,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            loss=self.loss,
+            advice=self.advice,
+            trained_on=trained_on,
+            params_sha256=params_sha256,
+            commit=commit,
+            sarflood=__version__,
+            created=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        )
+        return FloodModel(manifest, self.network)
 
 
 def fit(
@@ -101,15 +157,17 @@ def fit(
     keep_large_buffers()
     L.seed_everything(params.train.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
+    advice = advise(train.masks) if params.loss.auto else None
+    chosen = params.loss.model_copy(update={"terms": advice.terms}) if advice else params.loss
     mean, std = _scale(train, params.input, bands)
     network = UNet(len(mean), params.model)
     loader = CropLoader(
         train,
         params.train,
-        distances="boundary" in params.loss.terms,
+        distances="boundary" in chosen.terms,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
-    loss = build_loss(params.loss, [int(np.count_nonzero(train.masks == k)) for k in (DRY, WET)])
+    loss = build_loss(chosen, [int(np.count_nonzero(train.masks == k)) for k in (DRY, WET)])
     module = _Training(network, loss, mean, std, params, loader, val, on_epoch, checkpoint)
     module.resume()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -124,6 +182,8 @@ def fit(
         std=std,
         temperature=module.best.temperature,
         threshold=module.best.threshold,
+        loss=chosen,
+        advice=advice.reason if advice else None,
         epochs=pd.DataFrame([asdict(epoch) for epoch in module.curve]),
     )
 

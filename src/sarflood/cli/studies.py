@@ -1,0 +1,155 @@
+"""Verbs under `study`: comparisons that a user can repeat on own events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sarflood.cli.console import AsJson, Where, app, err, out
+from sarflood.errors import InputError
+from sarflood.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from sarflood.patches.store import EventPatches
+
+study = typer.Typer(
+    help="Compare losses or skip connections on your events; ask which loss suits them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(study, name="study")
+
+Events = Annotated[
+    list[str] | None, typer.Option("--event", help="May be repeated; by default all with labels.")
+]
+WetShare = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=0.9, help="Leave patches out until so much is wet."),
+]
+Seeds = Annotated[int, typer.Option(min=1, max=100, help="Trainings of each kind.")]
+Minutes = Annotated[float, typer.Option(min=0.01, help="Of each training, at most.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for runs, table and picture.")]
+
+
+@study.command()
+def losses(
+    folder: Out,
+    event: Events = None,
+    seeds: Seeds = 3,
+    minutes: Minutes = 5.0,
+    wet_share: WetShare = None,
+    workspace: Where = None,
+) -> None:
+    """Train with each loss, same budget, several seeds; leaves losses.md and losses.svg.
+
+    What was run already is kept in losses.csv, so that a study that was ended goes on.
+
+    Example: `sarflood study losses --event ombria --wet-share 0.08 --minutes 5 --out studies`
+    """
+    _study(workspace, "losses", folder, event, seeds, minutes, wet_share)
+
+
+@study.command()
+def skips(
+    folder: Out,
+    event: Events = None,
+    seeds: Seeds = 3,
+    minutes: Minutes = 5.0,
+    wet_share: WetShare = None,
+    workspace: Where = None,
+) -> None:
+    """Train with and without skip connections; leaves skips.md and skips.svg.
+
+    Example: `sarflood study skips --event alabama-2019 --out studies`
+    """
+    _study(workspace, "skips", folder, event, seeds, minutes, wet_share)
+
+
+@study.command()
+def advice(event: Events = None, workspace: Where = None, as_json: AsJson = False) -> None:
+    """Look at the training masks and say which loss suits them, and why; `loss: auto` does that.
+
+    Example: `sarflood study advice`
+    """
+    import json
+
+    from sarflood.model.advice import advise
+    from sarflood.params import load_params
+    from sarflood.patches.loader import take
+    from sarflood.patches.split import split_events
+
+    place = find_workspace(workspace)
+    params = load_params(place.params)
+    events = _labelled(place, event)
+    patches = take(events, split_events(events, params.split), "train", params.input)
+    found = advise(patches.masks)
+    loss = params.loss.model_copy(update={"terms": found.terms})
+    if as_json:
+        told = {"terms": found.terms, "reason": found.reason, "figures": found.figures.model_dump()}
+        typer.echo(json.dumps(told, indent=2))
+        return
+    figures = found.figures
+    out.print(
+        f"{loss.sentence()}\n{found.reason}\n"
+        f"looked at {figures.patches} training patches: {figures.wet_share:.1%} of the pixels wet, "
+        f"{figures.dry_patches:.0%} of the patches dry, half of the water in areas of "
+        f"{figures.object_pixels} pixels or more, {figures.border_share:.0%} of it border",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _labelled(place: Workspace, wanted: list[str] | None) -> list[EventPatches]:
+    from sarflood.patches.store import open_events
+
+    events = [item for item in open_events(place.events) if item.masks is not None]
+    known = [item.event.id for item in events]
+    for name in wanted or []:
+        if name not in known:
+            raise InputError(f"--event {name}: labelled events are {', '.join(known) or 'none'}")
+    chosen = [item for item in events if not wanted or item.event.id in wanted]
+    if not chosen:
+        raise InputError(f"{place.events}: no labelled event; ingest one first")
+    return chosen
+
+
+def _study(
+    workspace: Path | None,
+    name: str,
+    folder: Path,
+    event: list[str] | None,
+    seeds: int,
+    minutes: float,
+    wet_share: float | None,
+) -> None:
+    from rich.progress import Progress
+
+    from sarflood.mapping.outputs import make_folder
+    from sarflood.params import load_params
+    from sarflood.sources.event import common_kind
+    from sarflood.studies.results import markdown, write_results
+    from sarflood.studies.study import run_study, study_losses, study_skips
+
+    place = find_workspace(workspace)
+    params = load_params(place.params)
+    train = params.train.model_copy(update={"max_minutes": minutes})
+    params = params.model_copy(update={"train": train})
+    events = _labelled(place, event)
+    common_kind(item.event for item in events)
+    chosen = {"losses": study_losses, "skips": study_skips}[name](params, seeds, wet_share)
+    make_folder(folder)
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task(name, total=len(chosen.settings) * seeds)
+
+        def on_run(setting: str, seed: int, done: int, total: int) -> None:
+            progress.update(task, completed=done, description=f"{setting}, seed {seed}")
+            if not err.is_terminal:
+                err.print(f"{done + 1}/{total}: {setting}, seed {seed}", highlight=False)
+
+        runs = run_study(chosen, events, folder / f"{name}.csv", on_run)
+    named = ", ".join(item.event.id for item in events)
+    paths = write_results(folder, chosen, runs, named)
+    typer.echo(markdown(chosen, runs, named))
+    err.print("in " + " and ".join(map(str, paths)), highlight=False, soft_wrap=True)
