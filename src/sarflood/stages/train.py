@@ -82,11 +82,11 @@ def train(workspace: Workspace) -> None:
 
 def _line(epoch: Epoch, params: TrainParams) -> str:
     """Return a line of the table of epochs."""
-    width = len(str(params.epochs))
+    width = len(f"epoch {params.epochs}/{params.epochs}")
     left = epoch.seconds / epoch.epoch * (params.epochs - epoch.epoch)
     left = min(left, params.max_minutes * 60 - epoch.seconds)
     return (
-        f"epoch {epoch.epoch:{width}}/{params.epochs}  loss {epoch.train_loss:.4f}  "
+        f"{f'epoch {epoch.epoch}/{params.epochs}':{width}}  loss {epoch.train_loss:.4f}  "
         f"validation IoU {epoch.val_iou:.4f} at {epoch.threshold:.2f}  "
         f"about {max(left, 0) / 60:4.1f} min left"
     )
