@@ -35,6 +35,7 @@ def network_params(**changes: Any) -> ModelParams:
         "upsampling": "transposed",
         "dropout": 0.0,
         "skips": True,
+        "flips": 1,
     }
     return ModelParams(**(settings | changes))
 

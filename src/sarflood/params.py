@@ -137,6 +137,7 @@ class ModelParams(Closed):
     upsampling: Literal["transposed", "bilinear"]
     dropout: Annotated[float, Field(ge=0.0, le=0.9)]
     skips: bool
+    flips: Literal[1, 2, 4, 8]
 
     def sentence(self) -> str:
         """Name the network, such as `attention U-Net of width 8 and depth 4, …`."""
@@ -148,6 +149,7 @@ class ModelParams(Closed):
                 f"{self.upsampling} up-sampling",
                 *([f"dropout {self.dropout:g}"] if self.dropout else []),
                 *([] if self.skips else ["without skips"]),
+                *([f"answers averaged over {self.flips} flips"] if self.flips > 1 else []),
             ]
         )
 
@@ -166,6 +168,8 @@ class TrainParams(Closed):
     ema: Annotated[float, Field(ge=0.0, lt=1.0)]
     balance_events: Share
     balance_wet: Share
+    start_from: str | None
+    processes: Annotated[int, Field(ge=1, le=64)]
 
 
 class AugmentParams(Closed):

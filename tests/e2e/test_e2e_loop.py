@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import rasterio
@@ -47,7 +49,7 @@ def loop() -> Iterator[Loop]:
         git(loop.workspace.root, "tag", "--delete", "flood-unet#production#1")
         loop.sarflood("retrain resumed", "retrain")
         loop.sarflood("retrain again", "retrain")
-        edit(loop, {"min_iou: 0.05": "min_iou: 0.999"})
+        edit(loop, {"min_iou: 0.05": "min_iou: 0.999", "start_from: null": "start_from: v0.1.0"})
         loop.sarflood("ingest two", "ingest", folder / "two", "--event", "two", "--retrain")
         yield loop
 
@@ -92,6 +94,17 @@ def test_a_refused_candidate_is_a_version_and_the_champion_stays(loop: Loop) -> 
     second, first = loop.versions()
     assert (second.events, second.gate_passed, second.production) == (("one", "two"), False, False)
     assert first.production
+
+
+def test_the_second_candidate_began_with_the_weights_of_the_first(loop: Loop) -> None:
+    card = loop.sarflood("card", "models", "v0.2.0").out
+    assert "began with the weights of v0.1.0" in card
+    curves = [
+        git(loop.workspace.root, "show", f"{version.tag}:plots/training.csv")
+        for version in reversed(loop.versions())
+    ]
+    first, second = (pd.read_csv(io.StringIO(curve))["train_loss"].iloc[0] for curve in curves)
+    assert second < first, "it knew something already"
 
 
 def test_the_gate_compared_with_the_champion_on_todays_patches(loop: Loop) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import network_params
 from torch import nn
 
-from sarflood.model.unet import UNet, channels_last
+from sarflood.model.unet import UNet, channels_last, mean_logits
 
 
 class Variant:
@@ -175,3 +175,22 @@ class TestAttention(Variant):
 
 class TestLight(Variant):
     settings: ClassVar = {"variant": "light"}
+
+
+@pytest.mark.parametrize("flips", [2, 4, 8])
+def test_an_answer_averaged_over_flips_is_flipped_with_the_image(flips: int) -> None:
+    torch.manual_seed(0)
+    network = UNet(2, network_params(depth=1)).eval()
+    images = torch.randn(1, 2, 32, 40)
+    with torch.inference_mode():
+        alone, mean = (mean_logits(network, images, number) for number in (1, flips))
+        assert torch.equal(alone, network(images))
+        assert not torch.allclose(mean, alone)
+        pairs = [(images.flip(-1), mean.flip(-1))]
+        if flips >= 4:
+            pairs.append((images.flip(-2), mean.flip(-2)))
+        if flips == 8:
+            pairs.append((images.transpose(-1, -2), mean.transpose(-1, -2)))
+        for changed, expected in pairs:
+            answer = mean_logits(network, changed, flips)
+            torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)

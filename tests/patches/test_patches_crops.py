@@ -57,6 +57,23 @@ def test_read_ahead_crops_are_those_on_the_device() -> None:
             np.testing.assert_array_equal(left, right)
 
 
+def test_processes_share_each_batch_and_none_has_nothing_to_do() -> None:
+    alone = CropLoader(labelled(3), training(batch_size=5, crop=128))
+    assert len(alone) == 3
+    whole = [masks for _, masks in alone]
+    shares = []
+    for rank in range(2):
+        loader = CropLoader(labelled(3), training(batch_size=5, crop=128, processes=2))
+        loader.set_epoch(0, rank)
+        shares.append([masks for _, masks in loader])
+    assert [len(share) for share in shares] == [3, 3]
+    for number, (one, other) in enumerate(zip(*shares, strict=True)):
+        assert torch.equal(one, whole[number][::2])
+        assert torch.equal(other, whole[number][1::2])
+    uneven = CropLoader(labelled(1), training(batch_size=3, crop=128, processes=2))
+    assert len(uneven) == 1, "the fourth crop is for one process only"
+
+
 def test_crops_come_in_all_eight_symmetries_of_the_square() -> None:
     patches = labelled(1)
     patches.images[0, 0] = np.arange(256)[:, None] + np.arange(256) / 2

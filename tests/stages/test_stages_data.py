@@ -120,6 +120,40 @@ def test_a_split_that_leaks_ends_the_pipeline_before_training(workspace: Workspa
     assert found["leaking"] > 0
 
 
+def test_two_processes_that_share_each_batch_train_as_one_does(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """But for the order of sums, where nothing depends on a batch as a whole."""
+    (workspace.root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
+    text = workspace.params.read_text("utf-8")
+    for old, new in {
+        "epochs: 1": "epochs: 3",
+        "normalisation: batch": "normalisation: group",
+        "    dice: 1.0 ": "    # ",
+        "jitter: 0.2": "jitter: 0.0",
+        "contrast: 0.1": "contrast: 0.0",
+        "speckle: 0.2": "speckle: 0.0",
+        "holes: 0.1": "holes: 0.0",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    workspace.params.write_text(text, "utf-8")
+    validate(workspace)
+    split(workspace)
+    both = Workspace(shutil.copytree(workspace.root, tmp_path / "both"))
+    both.params.write_text(text.replace("processes: 1", "processes: 2"), "utf-8")
+    train(workspace)
+    command = [sys.executable, "-m", "sarflood.stages.train"]
+    done = subprocess.run(command, cwd=both.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 1/3") == 1, "one process speaks"
+    one, two = (
+        pd.read_csv(place.plots / "training.csv").drop(columns="seconds")
+        for place in (workspace, both)
+    )
+    pd.testing.assert_frame_equal(one, two, rtol=0.01)
+
+
 def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -115,6 +115,18 @@ def test_a_loss_that_is_left_to_the_masks_is_the_advised_one() -> None:
     assert torch.equal(same.network.head.weight, fitted.network.head.weight)
 
 
+def test_what_is_averaged_over_flips_is_calibrated_so() -> None:
+    """The same weights, but another threshold or temperature: that of the answers in use."""
+    params = settings(epochs=1)
+    flipped = params.model_copy(update={"model": params.model.model_copy(update={"flips": 4})})
+    alone, averaged = (
+        fit(lakes(2, 0), lakes(1, 1), BANDS, item, lambda _: None) for item in (params, flipped)
+    )
+    assert torch.equal(alone.network.head.weight, averaged.network.head.weight)
+    assert (alone.temperature, alone.threshold) != (averaged.temperature, averaged.threshold)
+    assert alone.threshold == alone.epochs["threshold"].iloc[-1]
+
+
 def test_the_average_of_the_weights_is_what_is_kept() -> None:
     first = [
         fit(lakes(2, 0), lakes(1, 1), BANDS, settings(epochs=1, ema=ema), lambda _: None)

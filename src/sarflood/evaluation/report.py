@@ -264,7 +264,8 @@ def _patches(patches: pd.DataFrame, events: list[EventPatches], model: FloodMode
 def _panel(opened: EventPatches, position: int, model: FloodModel) -> list[tuple[str, str]]:
     bands = model_bands(opened, model.manifest)
     image = opened.images[position : position + 1, bands]
-    predicted = model.masks(model.probabilities(image))[0]
+    scaling = model.scaling_of(opened.images[:, bands])
+    predicted = model.masks(model.probabilities(image, scaling))[0]
     panel = [(figures.radar_image(backscatter(opened, position)), "radar, VV")]
     if opened.masks is not None:
         truth = opened.masks[position]

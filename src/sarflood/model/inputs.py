@@ -33,9 +33,11 @@ class Scaling:
     scale: NDArray[np.float32]
 
 
-def channels(params: InputParams, bands: int) -> int:
-    """Return how many channels `prepare` makes of so many bands."""
-    return 2 * bands if params.normalisation == "both" else bands
+def channels(params: InputParams, bands: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the channels that `prepare` makes of these bands."""
+    if params.normalisation == "both":
+        return (*bands, *(f"{band}_local" for band in bands))
+    return bands
 
 
 def check_input(params: InputParams, bands: tuple[str, ...], units: str) -> None:

@@ -19,7 +19,7 @@ from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import Scaling, channels, event_scaling, fill, prepare, standardise
-from sarflood.model.unet import UNet, channels_last
+from sarflood.model.unet import UNet, channels_last, mean_logits
 from sarflood.params import InputParams, LossParams, ModelParams
 from sarflood.raster.patch import UNKNOWN
 
@@ -51,6 +51,7 @@ class ModelManifest(_Closed):
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
     loss: LossParams
     advice: str | None = None
+    started_from: str | None = None
     trained_on: tuple[TrainedOn, ...]
     params_sha256: str
     commit: str
@@ -59,7 +60,7 @@ class ModelManifest(_Closed):
 
     @model_validator(mode="after")
     def _a_number_a_channel(self) -> Self:
-        if not channels(self.input, len(self.bands)) == len(self.mean) == len(self.std):
+        if not len(channels(self.input, self.bands)) == len(self.mean) == len(self.std):
             raise ValueError("mean and std need one number for each channel")
         return self
 
@@ -104,8 +105,9 @@ class FloodModel:
             (N, H, W) float32; NaN where any band has no data or is infinite.
         """
         with torch.inference_mode():
-            logits = self.network(self.normalise(images, scaling)) / self.manifest.temperature
-            result: NDArray[np.float32] = torch.sigmoid(logits).numpy()
+            inputs = self.normalise(images, scaling)
+            logits = mean_logits(self.network, inputs, self.manifest.network.flips)
+            result: NDArray[np.float32] = torch.sigmoid(logits / self.manifest.temperature).numpy()
         result[~np.isfinite(images).all(axis=1)] = np.nan
         return result
 

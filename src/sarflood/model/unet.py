@@ -148,6 +148,30 @@ class UNet(nn.Module):
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
+def mean_logits(network: nn.Module, inputs: Tensor, flips: int) -> Tensor:
+    """Average the logits of an image over its flips, and turns, each brought back into place.
+
+    Args:
+        network: Maps (N, C, H, W) to (N, H, W) or (N, K, H, W).
+        inputs: Normalised images, (N, C, H, W).
+        flips: 1, the image alone; 2, also flipped across; 4, also down; 8, also transposed.
+    """
+    total: Tensor | None = None
+    for number in range(flips):
+        axes = [axis for bit, axis in ((1, -1), (2, -2)) if number & bit]
+        image = inputs.flip(axes) if axes else inputs
+        if number & 4:
+            image = image.transpose(-1, -2).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = network(image)
+        if number & 4:
+            logits = logits.transpose(-1, -2)
+        logits = logits.flip(axes) if axes else logits
+        total = logits if total is None else total.add_(logits)
+    if total is None:
+        raise ValueError(f"flips is {flips}; at least 1")
+    return total.div_(flips) if flips > 1 else total
+
+
 def channels_last(network: UNet) -> UNet:
     """Return the network with its weights laid out channels last: faster on CPUs and new GPUs."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,7 +6,6 @@ same crops when it goes on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,9 +80,9 @@ class Plan:
         tops, lefts = random.integers(0, PATCH - crop + 1, (2, count))
         return cls(items, tops, lefts, random.integers(0, 8, count))
 
-    def batch(self, start: int, size: int) -> Plan:
-        """Return a part of the plan."""
-        chosen = slice(start, start + size)
+    def batch(self, start: int, size: int, rank: int = 0, world: int = 1) -> Plan:
+        """Return a part of the plan; of that, every `world`-th crop from `rank` on."""
+        chosen = slice(start + rank, start + size, world)
         return Plan(
             self.items[chosen], self.tops[chosen], self.lefts[chosen], self.symmetries[chosen]
         )
@@ -127,7 +126,8 @@ class CropLoader:
     Args:
         patches: What to crop from. Where they fit, they are copied to the device once; otherwise a
             thread reads the crops of the next batch while the device works on one.
-        params: Crops a batch, their edge, seed and how patches are balanced.
+        params: Crops a batch, their edge, seed, how patches are balanced, and how many processes
+            share each batch.
         distances: Whether distances to the border of the water are wanted; those are made here.
         device: Where batches lie.
         resident: Whether all patches lie on the device; by default where they take at most 40 % of
@@ -159,19 +159,23 @@ class CropLoader:
         self._resident: tuple[Tensor, ...] | None = None
         if resident:
             self._resident = tuple(_tensor(layer).to(self._device) for layer in layers)
-        self._epoch = 0
+        self._epoch, self._rank, self._world = 0, 0, params.processes
 
     def __len__(self) -> int:
-        return math.ceil(len(self._weights) * (PATCH // self._crop) ** 2 / self._batch_size)
+        crops = len(self._weights) * (PATCH // self._crop) ** 2
+        whole, rest = divmod(crops, self._batch_size)
+        # A last batch that has no crop for some process is left out.
+        return whole + (rest >= self._world)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose crops come next."""
-        self._epoch = epoch
+    def set_epoch(self, epoch: int, rank: int = 0) -> None:
+        """Choose the epoch whose crops come next, and which of the processes' shares of them."""
+        self._epoch, self._rank = epoch, rank
 
     def __iter__(self) -> Iterator[Batch]:
         plan = Plan.of(self._weights, self._crop, self._seed, self._epoch)
         plans = [
-            plan.batch(number * self._batch_size, self._batch_size) for number in range(len(self))
+            plan.batch(number * self._batch_size, self._batch_size, self._rank, self._world)
+            for number in range(len(self))
         ]
         batches = self._from_device(plans) if self._resident else self._streamed(plans)
         for images, masks, *distance in batches:

@@ -27,6 +27,7 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
         f"{'passed' if check.passed else 'refused'} |"
         for check in verdict.checks
     ]
+    began = manifest.started_from
     events = [f"- `{item.event}` (index {item.index_sha256[:12]})" for item in manifest.trained_on]
     return "\n".join(
         [
@@ -37,6 +38,7 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
             f"- bands: {', '.join(manifest.bands)} in {manifest.units}; mask: {manifest.label}",
             f"- {manifest.network.sentence()}",
             f"- loss: {manifest.loss.sentence()}",
+            *([f"- began with the weights of {began}"] if began else []),
             *([f"- why this loss: {manifest.advice}"] if manifest.advice else []),
             f"- threshold {manifest.threshold:.3f}, calibrated on validation patches",
             f"- made {manifest.created:%Y-%m-%d %H:%M} UTC by sarflood {manifest.sarflood}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 import pandas as pd
 from dvclive.live import Live
@@ -12,14 +14,16 @@ from dvclive.live import Live
 from sarflood import __version__
 from sarflood.files import replacing, sha256, write_json
 from sarflood.model.inputs import check_input
-from sarflood.model.package import TrainedOn, save_model
+from sarflood.model.package import TrainedOn, load_model, save_model
 from sarflood.params import TrainParams, load_params
 from sarflood.patches.loader import LabelledPatches, take
 from sarflood.patches.store import open_events
+from sarflood.promotion.registry import fetch_version, find_version
 from sarflood.stages import run_stage
 from sarflood.training.checkpoint import Checkpoint
 from sarflood.training.curve import Epoch
-from sarflood.training.fit import fit
+from sarflood.training.fit import fit, local_rank
+from sarflood.training.start import Start
 from sarflood.workspace import Workspace
 
 
@@ -34,22 +38,29 @@ def train(workspace: Workspace) -> None:
     parts = {part: take(events, split, part, params.input) for part in ("train", "val")}
 
     key = _key(workspace, parts.values())
+    start = _start(workspace, params.train.start_from)
     checkpoint = Checkpoint(workspace.cache / "training.safetensors", key)
     found = checkpoint.load()
-    if found:
+    if found and not local_rank():
         line = f"a training that did not end goes on after its epoch {len(found[1])}"
         print(line, file=sys.stderr, flush=True)
-    with Live(
-        str(workspace.plots / "training"), report=None, save_dvc_exp=False, dvcyaml=None
-    ) as live:
+    with ExitStack() as stack:
+        folder = str(workspace.plots / "training")
+        live = None
+        if not local_rank():
+            live = stack.enter_context(Live(folder, report=None, save_dvc_exp=False, dvcyaml=None))
 
         def report(epoch: Epoch) -> None:
+            if live is None:
+                return
             print(_line(epoch, params.train), file=sys.stderr, flush=True)
             for name in ("train_loss", "val_iou", "learning_rate"):
                 live.log_metric(name, getattr(epoch, name))
             live.next_step()
 
-        fitted = fit(parts["train"], parts["val"], first.bands, params, report, checkpoint)
+        fitted = fit(parts["train"], parts["val"], first.bands, params, report, checkpoint, start)
+    if live is None:
+        return  # the process that started this one writes what came out
     model = fitted.model(
         first,
         params,
@@ -78,6 +89,16 @@ def train(workspace: Workspace) -> None:
     with replacing(workspace.plots / "training.csv") as temporary:
         fitted.epochs.to_csv(temporary, index=False)
     checkpoint.remove()
+
+
+def _start(workspace: Workspace, named: str | None) -> Start | None:
+    """Return what `train.start_from` names: a version, else a file, seen from the workspace."""
+    if named is None:
+        return None
+    if re.fullmatch(r"v\d+\.\d+\.\d+", named):
+        folder = fetch_version(workspace, find_version(workspace, named))
+        return Start.of_model(named, load_model(folder))
+    return Start.of_encoder(workspace.root / named)
 
 
 def _line(epoch: Epoch, params: TrainParams) -> str:

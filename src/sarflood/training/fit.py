@@ -9,6 +9,7 @@ import copy
 import datetime as dt
 import logging
 import math
+import os
 import sys
 import time
 import warnings
@@ -20,6 +21,7 @@ import lightning as L  # noqa: N812
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sarflood import __version__
@@ -29,8 +31,8 @@ from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import fill, fixed_scaling, standardise
 from sarflood.model.losses import CombinedLoss, build_loss
 from sarflood.model.package import FloodModel, ModelManifest, TrainedOn
-from sarflood.model.unet import UNet, channels_last
-from sarflood.params import InputParams, LossParams, Params
+from sarflood.model.unet import UNet, channels_last, mean_logits
+from sarflood.params import InputParams, LossParams, Params, TrainParams
 from sarflood.patches.augment import augment
 from sarflood.patches.crops import CropLoader
 from sarflood.patches.loader import LabelledPatches, band_statistics
@@ -47,6 +49,7 @@ from sarflood.training.checkpoint import (
     weights,
 )
 from sarflood.training.curve import Epoch
+from sarflood.training.start import Start
 
 WARM_UP = 0.1  # share of the training in which the learning rate rises
 GRADIENT_NORM = 1.0
@@ -64,6 +67,7 @@ class Fitted:
         threshold: The probability from which on a pixel is wet.
         loss: What it was trained with.
         advice: Why, where the loss was chosen by the masks.
+        started_from: Whose weights it began with.
         epochs: A row an epoch, see `Epoch`.
     """
 
@@ -74,6 +78,7 @@ class Fitted:
     threshold: float
     loss: LossParams
     advice: str | None
+    started_from: str | None
     epochs: pd.DataFrame
 
     def model(
@@ -106,6 +111,7 @@ class Fitted:
             threshold=self.threshold,
             loss=self.loss,
             advice=self.advice,
+            started_from=self.started_from,
             trained_on=trained_on,
             params_sha256=params_sha256,
             commit=commit,
@@ -122,6 +128,7 @@ def fit(
     params: Params,
     on_epoch: Callable[[Epoch], object],
     checkpoint: Checkpoint | None = None,
+    start: Start | None = None,
 ) -> Fitted:
     """Train until `epochs` or `max_minutes` is reached, or `patience` is at its end.
 
@@ -138,9 +145,11 @@ def fit(
         params: All settings.
         on_epoch: Is told each epoch that is done, also those of before.
         checkpoint: Where the state is kept from epoch to epoch, and looked for at the start.
+        start: Weights to begin with; by default random ones.
 
     Raises:
-        InputError: There are no training or no validation patches.
+        InputError: There are no training or no validation patches, or `start` is of another kind of
+            network.
     """
     for name, patches in (("training", train), ("validation", val)):
         if not len(patches):
@@ -161,11 +170,14 @@ def fit(
     chosen = params.loss.model_copy(update={"terms": advice.terms}) if advice else params.loss
     mean, std = _scale(train, params.input, bands)
     network = UNet(len(mean), params.model)
+    if start:
+        start.into(network, bands, params.input)
+        mean, std = start.scale(bands, params.input, mean, std)
     loader = CropLoader(
         train,
         params.train,
         distances="boundary" in chosen.terms,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=torch.device(f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"),
     )
     loss = build_loss(chosen, [int(np.count_nonzero(train.masks == k)) for k in (DRY, WET)])
     module = _Training(network, loss, mean, std, params, loader, val, on_epoch, checkpoint)
@@ -174,18 +186,28 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         if not module.finished:
-            _trainer(params.train.epochs - len(module.curve)).fit(module, loader)
+            _trainer(params.train.epochs - len(module.curve), params.train).fit(module, loader)
     network.load_state_dict(module.best_weights)
+    calibration = module.calibrated(network.eval(), params.model.flips)
     return Fitted(
         network=network.cpu().eval(),
         mean=mean,
         std=std,
-        temperature=module.best.temperature,
-        threshold=module.best.threshold,
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
         loss=chosen,
         advice=advice.reason if advice else None,
+        started_from=start.name if start else None,
         epochs=pd.DataFrame([asdict(epoch) for epoch in module.curve]),
     )
+
+
+def local_rank() -> int:
+    """Return which of the processes of a training this is; the one that started it is 0.
+
+    The others run the same program from its beginning, and write nothing.
+    """
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _scale(
@@ -199,12 +221,13 @@ def _scale(
     return (0.0,) * len(bands), (1.0,) * len(bands)
 
 
-def _trainer(epochs: int) -> L.Trainer:
+def _trainer(epochs: int, params: TrainParams) -> L.Trainer:
     # bfloat16 only on a GPU that has it: on a CPU without AMX it is 20 times slower.
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return L.Trainer(
         accelerator="auto",
-        devices=1,
+        devices=params.processes,
+        strategy="ddp" if params.processes > 1 else "auto",
         precision="bf16-mixed" if half else "32-true",
         max_epochs=epochs,
         gradient_clip_val=GRADIENT_NORM,
@@ -255,6 +278,7 @@ class _Training(L.LightningModule):
         self.best: Epoch
         self.best_weights: dict[str, Tensor] = {}
         self.finished = False
+        self._share = 0, 1  # which of how many processes this is, while it trains
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one of this very training."""
@@ -275,16 +299,15 @@ class _Training(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         epoch = len(self.curve)
-        self._loader.set_epoch(epoch)
+        self._share = self.global_rank, self.trainer.world_size
+        self._loader.set_epoch(epoch, self.global_rank)
         # All that is drawn in an epoch follows from its number, so that it can be drawn again.
         seed = self._params.seed * 10_007 + epoch
         torch.manual_seed(seed)
-        self._random = torch.Generator(self.device).manual_seed(seed)
+        # What is drawn for crops differs between processes; the weights begin alike.
+        own = seed + 1_000_003 * self.global_rank
+        self._random = torch.Generator(self.device).manual_seed(own)
         self._losses = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.average(fill(standardise(images, self.mean, self.std)))
-        return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._optimizer
@@ -318,17 +341,20 @@ class _Training(L.LightningModule):
                 average.copy_(present)
 
     def on_train_epoch_end(self) -> None:
-        loss = float(torch.stack(self._losses).mean())
+        strategy = self.trainer.strategy
+        loss = float(strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean"))
         number = len(self.curve) + 1
         if not math.isfinite(loss):
             raise SarfloodError(
                 f"training diverged in epoch {number}: the loss is {loss}; lower "
                 "train.learning_rate in params.yaml"
             )
-        found = self._validate()
+        counts = torch.from_numpy(self._count(self.average)).to(self.device)
+        found = calibrate(strategy.reduce(counts, reduce_op="sum").cpu().numpy())
         epoch = Epoch(
             epoch=number,
-            seconds=round(time.monotonic() - self._start, 2),
+            # All processes plan by the clock of the first one.
+            seconds=strategy.broadcast(round(time.monotonic() - self._start, 2)),
             train_loss=loss,
             val_iou=found.iou,
             temperature=found.temperature,
@@ -338,9 +364,10 @@ class _Training(L.LightningModule):
         if not self.curve or epoch.val_iou > self.best.val_iou:
             self.best, self.best_weights = epoch, weights(self.average)
         self.curve.append(epoch)
-        if self._checkpoint:
-            self._checkpoint.save(self._state(), self.curve)
-        self._on_epoch(epoch)
+        if self.trainer.is_global_zero:
+            if self._checkpoint:
+                self._checkpoint.save(self._state(), self.curve)
+            self._on_epoch(epoch)
         self._plan(epoch)
         self.trainer.should_stop = self.finished
 
@@ -360,15 +387,23 @@ class _Training(L.LightningModule):
         waited = last.epoch - self.best.epoch
         self.finished = last.epoch >= self._planned_epochs or waited >= self._params.patience
 
+    def calibrated(self, network: UNet, flips: int) -> Calibration:
+        """Calibrate a network whose answers are averaged over flips, after the training."""
+        self._share = 0, 1
+        return calibrate(self._count(network, flips))
+
     @torch.no_grad()
-    def _validate(self) -> Calibration:
+    def _count(self, network: UNet, flips: int = 1) -> NDArray[np.int64]:
+        """Count the logits of the validation patches, of this process's share while it trains."""
         counts = np.zeros((2, BINS), np.int64)
+        rank, world = self._share
         step = self._params.batch_size
-        for start in range(0, len(self._val), step):
+        for start in range(rank * step, len(self._val), world * step):
             images = torch.from_numpy(self._val.images[start : start + step]).to(self.device)
             masks = torch.from_numpy(self._val.masks[start : start + step]).to(self.device)
-            counts += count_logits(self(images), masks)
-        return calibrate(counts)
+            inputs = fill(standardise(images, self.mean, self.std))
+            counts += count_logits(mean_logits(network, inputs, flips), masks)
+        return counts
 
 
 def _one_cycle(done: float) -> float:
