@@ -21,6 +21,7 @@ from sarflood.evaluation.evaluate import Evaluation, evaluate
 from sarflood.evaluation.examples import best_median_worst
 from sarflood.evaluation.report import write_report
 from sarflood.model.package import FloodModel
+from sarflood.model.unet import UNet
 from sarflood.patches.store import EventPatches
 
 TRAINING = pd.DataFrame(
@@ -183,6 +184,24 @@ def test_the_report_says_what_the_model_was_made_of(report: str, model: FloodMod
     assert model.manifest.commit in text
     assert model.manifest.trained_on[0].index_sha256 in text
     assert "U-Net of width 2 and depth 1, batch normalisation" in text
+
+
+def test_a_model_of_two_normalisations_names_all_channels(
+    events: list[EventPatches], evaluation: Evaluation, tmp_path: Path
+) -> None:
+    model = random_model()
+    both = model.manifest.input.model_copy(update={"normalisation": "both"})
+    changed = {"input": both, "mean": (-10.0, -16.0, 0.0, 0.0), "std": (4.0, 4.0, 1.0, 1.0)}
+    model = FloodModel(
+        model.manifest.model_copy(update=changed), UNet(4, model.manifest.network).eval()
+    )
+    path = tmp_path / "report.html"
+    write_report(
+        path, manifest=model.manifest, evaluation=evaluation, training=TRAINING, events=events,
+        model=model, data=DATA, gate=None,
+    )  # fmt: skip
+    text = "\n".join(Page(path.read_text(encoding="utf-8")).text)
+    assert "vh -16.00 ± 4.00, vv local 0.00 ± 1.00" in text
 
 
 def test_names_from_outside_are_text_and_never_markup(report: str) -> None:

@@ -26,7 +26,7 @@ def settings(**train: float) -> Params:
     return params.model_copy(
         update={
             "train": params.train.model_copy(update=changed),
-            "model": params.model.model_copy(update={"width": 4, "depth": 2}),
+            "model": params.model.model_copy(update={"width": 4, "depth": 2, "flips": 1}),
         }
     )
 

@@ -14,6 +14,7 @@ from sarflood.evaluation.examples import WORTH_SHOWING, best_median_worst
 from sarflood.evaluation.inputs import backscatter, model_bands
 from sarflood.evaluation.markup import images, legend, note, page, section, table, tile
 from sarflood.files import write_text
+from sarflood.model.inputs import channels
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.patches.store import EventPatches
 
@@ -288,9 +289,10 @@ def _provenance(manifest: ModelManifest, events: list[EventPatches]) -> str:
                 item.index_sha256,
             )
         )
+    names = channels(manifest.input, manifest.bands)
     normalisation = ", ".join(
-        f"{band} {mean:.2f} ± {std:.2f}"
-        for band, mean, std in zip(manifest.bands, manifest.mean, manifest.std, strict=True)
+        f"{name.replace('_', ' ')} {mean:.2f} ± {std:.2f}"
+        for name, mean, std in zip(names, manifest.mean, manifest.std, strict=True)
     )
     how = manifest.input.normalisation.replace("_", " ")
     if manifest.input.speckle_filter != "none":
