@@ -56,7 +56,7 @@ class _Bench:
 
     def event(self, name: str) -> EventPatches:
         """Ingest one of `SOURCES`, once."""
-        workspace = Workspace(self.folder)
+        workspace = Workspace(self.folder / name)
         if not (workspace.events / name).exists():
             source = str(self.data / SOURCES[name])
             ingest_event(workspace, source, name, Said(), self.params.validation)
