@@ -106,6 +106,7 @@ def reliability_curve(curve: pd.DataFrame) -> str:
     number = figure.add_subplot()
     number.bar(curve["probability"], curve["pixels"], width=0.05, color="#E5E7EB")
     number.set(xlim=(0, 1), xlabel="probability", yscale="log")
+    number.minorticks_off()
     number.yaxis.tick_right()
     number.yaxis.set_label_position("right")
     number.set_ylabel("pixels", color=_GREY)
