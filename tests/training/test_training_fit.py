@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -88,11 +90,15 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_training_ends_when_its_time_is_over() -> None:
-    params = settings(epochs=10_000, max_minutes=0.03)
+def test_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which an epoch takes six seconds."""
+    seconds = itertools.count(100, 6)
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr("sarflood.training.fit.time", clock)
+    params = settings(epochs=10_000, max_minutes=1.0, patience=100)
     fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
-    assert 1 <= len(fitted.epochs) < 10_000
-    assert fitted.epochs["learning_rate"].iloc[-1] < params.train.learning_rate / 2
+    assert fitted.epochs["seconds"].tolist() == [6.0 * number for number in range(1, 11)]
+    assert fitted.epochs["learning_rate"].iloc[-1] < params.train.learning_rate / 20
 
 
 def test_training_ends_when_it_gets_no_better() -> None:
