@@ -20,9 +20,19 @@ from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
 from sarflood.params import InputParams, LossParams, ModelParams
 
+QUICK = {"width: 8": "width: 2", "depth: 4": "depth: 1", "epochs: 60": "epochs: 1"}
 LOSS = LossParams.model_validate("auto")
 PLAIN = InputParams(speckle_filter="none", normalisation="training", fixed_db={})
 UTM = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 1_500_000.0)
+
+
+def write_quick_params(root: Path) -> None:
+    """Write the committed `params.yaml` into a workspace, but for a tiny network and one epoch."""
+    text = (Path(__file__).parents[1] / "params.yaml").read_text("utf-8")
+    for old, new in QUICK.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    (root / "params.yaml").write_text(text, "utf-8")
 
 
 def network_params(**changes: Any) -> ModelParams:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
+from tiny import write_quick_params
 
 from sarflood.errors import DataRefusedError
 from sarflood.ingest.ingest import Said, ingest_event
@@ -25,7 +26,6 @@ from sarflood.stages.validate import validate
 from sarflood.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-QUICK = {"width: 8": "width: 2", "depth: 4": "depth: 1", "epochs: 60": "epochs: 1"}
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +36,7 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("accepted")
     root = folder / "workspace"
     root.mkdir()
-    text = (ROOT / "params.yaml").read_text("utf-8")
-    for old, new in QUICK.items():
-        assert old in text
-        text = text.replace(old, new)
-    (root / "params.yaml").write_text(text, "utf-8")
+    write_quick_params(root)
     (root / ".gitignore").write_text("*\n!params.yaml\n", "utf-8")
     git(root, "init", "--quiet")
     git(root, "add", ".")

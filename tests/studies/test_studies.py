@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import write_quick_params
 from typer.testing import CliRunner, Result
 
 import sarflood.cli.studies  # noqa: F401  registers the verbs
@@ -18,8 +19,6 @@ from sarflood.studies.study import of_wet_share, run_study, study_losses, study_
 from sarflood.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-QUICK = {"width: 8": "width: 2", "depth: 4": "depth: 1", "epochs: 60": "epochs: 1"}
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("study")
     root = folder / "workspace"
     root.mkdir()
-    text = (ROOT / "params.yaml").read_text("utf-8")
-    for old, new in QUICK.items():
-        text = text.replace(old, new)
-    (root / "params.yaml").write_text(text, "utf-8")
+    write_quick_params(root)
     (root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
     place = Workspace(root)
     simulate_event(folder / "source", seed=1, size=256 * 7)

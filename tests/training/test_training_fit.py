@@ -94,7 +94,7 @@ def test_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
     """By a clock on which an epoch takes six seconds."""
     seconds = itertools.count(100, 6)
     clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
-    monkeypatch.setattr("sarflood.training.fit.time", clock)
+    monkeypatch.setattr("sarflood.training.steps.time", clock)
     params = settings(epochs=10_000, max_minutes=1.0, patience=100)
     fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
     assert fitted.epochs["seconds"].tolist() == [6.0 * number for number in range(1, 11)]
