@@ -7,7 +7,9 @@ were made for 90 minutes. Test patches are scored once, after training. Parts:
 - ombria: groups of scenes that training does not know, a fold a draw of the split;
 - own: OMBRIA's published split, whose parts show the same scenes;
 - france: trained on one half of France with OMBRIA, tested on the other half, and on OMBRIA's test
-  patches against a model that does not know France.
+  patches against a model that does not know France;
+- light: the folds of OMBRIA again with the light variant, which gets as many epochs as the plain
+  one had, and how fast the two answer, in turns on the same patches.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,18 +25,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from bench.claims import Claim, parser, report
 from sarflood.evaluation.evaluate import evaluate
 from sarflood.ingest.ingest import Said, ingest_event
+from sarflood.model.unet import channels_last
 from sarflood.params import Params, load_params
 from sarflood.patches.loader import take
 from sarflood.patches.neighbours import related
 from sarflood.patches.split import GUARD, TEST, TRAIN, VAL, split_events
 from sarflood.patches.store import EventPatches, open_event
-from sarflood.training.fit import fit
+from sarflood.raster.patch import PATCH
+from sarflood.training.fit import Fitted, fit
 from sarflood.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +48,7 @@ SOURCES = {
     "ombria": "ombria",
     "france": "ombria-2021/FRANCE",
 }
+TURNS = 21
 Found = dict[str, Any]
 
 
@@ -62,18 +69,25 @@ class _Bench:
             ingest_event(workspace, source, name, Said(), self.params.validation)
         return open_event(workspace.events / name)
 
-    def run(self, what: str, events: Sequence[EventPatches], split: pd.DataFrame) -> Found:
-        """Train, score the test patches, and add a row; return the metrics."""
+    def run(
+        self,
+        what: str,
+        events: Sequence[EventPatches],
+        split: pd.DataFrame,
+        changed: Params | None = None,
+    ) -> tuple[Found, Fitted]:
+        """Train, score the test patches, and add a row; return the metrics and what was trained."""
+        params = changed or self.params
         train, val = (take(list(events), split, part, self.params.input) for part in (TRAIN, VAL))
         first = events[0].event
         fitted = fit(
             train,
             val,
             first.bands,
-            self.params,
+            params,
             lambda epoch: print(f"{what}: {epoch.epoch}, {epoch.val_iou:.3f}", file=sys.stderr),
         )
-        metrics = evaluate(fitted.model(first, self.params), list(events), split).metrics
+        metrics = evaluate(fitted.model(first, params), list(events), split).metrics
         test = metrics["test"]
         interval = "–"
         if test["iou_low"] is not None:
@@ -89,7 +103,7 @@ class _Bench:
             f"{test['otsu_iou']:.3f} / {test['otsu_patch_mean_iou']:.3f}",
             f"{test['fitted_threshold_iou']:.3f}",
         )
-        return metrics
+        return metrics, fitted
 
 
 def main() -> int:
@@ -99,6 +113,7 @@ def main() -> int:
         "ombria": _ombria,
         "own": _own,
         "france": _france,
+        "light": _light,
     }
     command = parser(__doc__ or "")
     command.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
@@ -125,7 +140,7 @@ def main() -> int:
 
 def _alabama(bench: _Bench, _folds: int) -> list[Claim]:
     event = bench.event("alabama")
-    found = bench.run("alabama", [event], split_events([event], bench.params.split))
+    found, _ = bench.run("alabama", [event], split_events([event], bench.params.split))
     test, outside = found["test"], found["outside_permanent_water"]
     least = max(test["fitted_threshold_iou"] + 0.02, 0.88)
     how = f"fitted threshold {test['fitted_threshold_iou']:.3f}; test patches apart in space"
@@ -147,7 +162,7 @@ def _ombria(bench: _Bench, folds: int) -> list[Claim]:
     runs = []
     for number in range(folds):
         event, split = _fold(bench.event("ombria"), number, bench.params)
-        runs.append(bench.run(f"ombria, fold {number + 1}", [event], split)["test"])
+        runs.append(bench.run(f"ombria, fold {number + 1}", [event], split)[0]["test"])
     claims = []
     for name, title in (("iou", "IoU"), ("patch_mean_iou", "mean IoU of a patch")):
         ours, otsu = (
@@ -164,7 +179,7 @@ def _own(bench: _Bench, _folds: int) -> list[Claim]:
     published = split["id"].str.endswith("-test")
     val = (split["split"] == VAL) & ~published
     split = split.assign(split=np.select([published, val], [TEST, VAL], TRAIN))
-    test = bench.run("ombria, published split", [event], split)["test"]
+    test = bench.run("ombria, published split", [event], split)[0]["test"]
     how = "OMBRIA's published, leaking split"
     return [
         Claim(f"own: {title}", test[name], least, how, at_least=True)
@@ -183,7 +198,7 @@ def _france(bench: _Bench, _folds: int) -> list[Claim]:
     figures = []
     for what, new in (("before France", unknown), ("after France", halves)):
         split = pd.concat([before, new], ignore_index=True)
-        figures.append(bench.run(what, [old, france], split)["events"])
+        figures.append(bench.run(what, [old, france], split)[0]["events"])
     without, with_france = figures
     drop = without["ombria"]["iou"] - with_france["ombria"]["iou"]
     how = f"half of France, unknown before: {without['france']['iou']:.3f}"
@@ -191,6 +206,38 @@ def _france(bench: _Bench, _folds: int) -> list[Claim]:
     return [
         Claim("france: IoU after retraining", after, 0.5, how, at_least=True),
         Claim("france: IoU lost on the old test", drop, 0.02, "OMBRIA's test patches"),
+    ]
+
+
+def _light(bench: _Bench, folds: int) -> list[Claim]:
+    lost, networks = [], []
+    for number in range(folds):
+        event, split = _fold(bench.event("ombria"), number, bench.params)
+        plain, fitted = bench.run(f"plain, fold {number + 1}", [event], split)
+        epochs = {"epochs": len(fitted.epochs), "max_minutes": 1e4}
+        params = bench.params.model_copy(
+            update={
+                "model": bench.params.model.model_copy(update={"variant": "light"}),
+                "train": bench.params.train.model_copy(update=epochs),
+            }
+        )
+        light, quick = bench.run(f"light, fold {number + 1}", [event], split, params)
+        lost.append(plain["test"]["iou"] - light["test"]["iou"])
+        networks = [channels_last(item.network) for item in (fitted, quick)]
+    shape = (8, len(fitted.mean), PATCH, PATCH)
+    inputs = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    taken: list[list[float]] = [[], []]
+    with torch.inference_mode():
+        for _ in range(TURNS):
+            for network, times in zip(networks, taken, strict=True):
+                start = time.perf_counter()
+                network(inputs)
+                times.append(time.perf_counter() - start)
+    ratio = statistics.median(taken[0]) / statistics.median(taken[1])
+    how = f"median of {TURNS} turns on 8 patches"
+    return [
+        Claim("light: speed, of the plain network", ratio, 3.0, how, at_least=True),
+        Claim("light: IoU lost", statistics.mean(lost), 0.02, f"mean of {folds} folds of OMBRIA"),
     ]
 
 

@@ -120,6 +120,19 @@ def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:
     assert std == pytest.approx((2, 2), abs=0.05)
 
 
+def test_patches_that_do_not_fit_into_memory_are_read_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [written(tmp_path / "e"), written(tmp_path / "f")]
+    split = events[0].index[["id"]].assign(split="train")
+    fitting = take(events, split, "train", PLAIN)
+    monkeypatch.setattr("sarflood.patches.room.MEMORY_SHARE", 0.0)
+    filed = take(events, split, "train", PLAIN, tmp_path / "scratch")
+    assert isinstance(filed.images, np.memmap)
+    for name, values in vars(fitting).items():
+        np.testing.assert_array_equal(vars(filed)[name], values)
+
+
 def test_a_part_without_patches_is_empty(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
     assert len(take(events, events[0].index[["id"]].assign(split="train"), "test", PLAIN)) == 0

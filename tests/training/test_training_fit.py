@@ -90,6 +90,15 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_patches_that_are_read_ahead_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for share in (0.4, 0.0):
+        monkeypatch.setattr("sarflood.patches.crops.MEMORY_SHARE", share)
+        fitted = fit(lakes(3, 0), lakes(1, 1), BANDS, settings(epochs=2), lambda _: None)
+        weights.append(fitted.network.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock on which an epoch takes six seconds."""
     seconds = itertools.count(100, 6)

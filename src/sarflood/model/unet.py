@@ -30,14 +30,6 @@ def _convolution(inputs: int, outputs: int) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
 
-def _separable(inputs: int, outputs: int) -> nn.Module:
-    """Howard et al. (2017), MobileNets, section 3.1, https://arxiv.org/abs/1704.04861."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-    )
-
-
 class _Block(nn.Module):
     """Two convolutions, each normalised; a residual one has a shortcut past both.
 
@@ -47,14 +39,13 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, params: ModelParams) -> None:
         super().__init__()
-        convolution = _separable if params.variant == "light" else _convolution
         self.first = nn.Sequential(
-            convolution(inputs, outputs),
+            _convolution(inputs, outputs),
             _normalised(outputs, params.normalisation),
             nn.ReLU(inplace=True),
         )
         self.second = nn.Sequential(
-            convolution(outputs, outputs), _normalised(outputs, params.normalisation)
+            _convolution(outputs, outputs), _normalised(outputs, params.normalisation)
         )
         self.shortcut = None
         if params.variant == "residual":
@@ -97,6 +88,11 @@ def _lift(below: int, above: int, params: ModelParams) -> nn.Module:
 class UNet(nn.Module):
     """Logits of "wet" for each pixel, or of each class where there are several.
 
+    `light`, for CPUs, works at half the resolution: each 2×2 pixels are folded to channels of one
+    instead of the first pooling, and its logits unfolded at the end (the sub-pixel convolution of
+    Shi et al. 2016, https://arxiv.org/abs/1609.05158). The levels at full resolution, few channels
+    and much memory, take most of a CPU's time; depthwise separable convolutions save little there.
+
     Args:
         bands: Input channels C.
         params: Width, depth and variant.
@@ -105,10 +101,11 @@ class UNet(nn.Module):
 
     def __init__(self, bands: int, params: ModelParams, classes: int = 2) -> None:
         super().__init__()
-        channels = [params.width * 2**level for level in range(params.depth + 1)]
-        self.down = nn.ModuleList(
-            _Block(inputs, outputs, params) for inputs, outputs in pairwise([bands, *channels])
-        )
+        self._fold = 2 if params.variant == "light" else 1
+        poolings = params.depth - (self._fold - 1)
+        channels = [params.width * 2**level for level in range(poolings + 1)]
+        sizes = pairwise([bands * self._fold**2, *channels])
+        self.down = nn.ModuleList(_Block(inputs, outputs, params) for inputs, outputs in sizes)
         self.dropout = nn.Dropout2d(params.dropout)
         upwards = channels[::-1]
         self.lift = nn.ModuleList(_lift(below, above, params) for below, above in pairwise(upwards))
@@ -116,7 +113,7 @@ class UNet(nn.Module):
         self.gate = nn.ModuleList(_Gate(above) for above in upwards[1:] if gated)
         joined = 2 if params.skips else 1
         self.up = nn.ModuleList(_Block(joined * above, above, params) for above in upwards[1:])
-        self.head = nn.Conv2d(params.width, classes if classes > 2 else 1, 1)
+        self.head = nn.Conv2d(params.width, self._fold**2 * (classes if classes > 2 else 1), 1)
         self._skips = params.skips
 
     def forward(self, images: Tensor) -> Tensor:
@@ -126,12 +123,15 @@ class UNet(nn.Module):
         where the image is smaller than the padding.
         """
         height, width = images.shape[-2:]
-        step: int = 2 ** len(self.lift)
+        step: int = self._fold * 2 ** len(self.lift)
         below, right = -height % step, -width % step
         features = images
         if below or right:
             mode = "reflect" if below < height and right < width else "replicate"
             features = functional.pad(images, (0, right, 0, below), mode=mode)
+        if self._fold > 1:
+            features = functional.pixel_unshuffle(features, self._fold)
+            features = features.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             features = block(features if level == 0 else functional.max_pool2d(features, 2))
@@ -144,7 +144,10 @@ class UNet(nn.Module):
                 skip = self.gate[level](skip, features) if len(self.gate) else skip
                 features = torch.cat((skip, features), dim=1)
             features = block(features)
-        logits: Tensor = self.head(features)[..., :height, :width]
+        logits: Tensor = self.head(features)
+        if self._fold > 1:
+            logits = functional.pixel_shuffle(logits, self._fold)
+        logits = logits[..., :height, :width]
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
 

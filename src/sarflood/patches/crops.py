@@ -20,12 +20,12 @@ from torch import Tensor
 from sarflood.params import TrainParams
 from sarflood.patches.distance import signed_distance
 from sarflood.patches.loader import LabelledPatches
+from sarflood.patches.room import MEMORY_SHARE, room
 from sarflood.raster.patch import PATCH, UNKNOWN, WET
 
 Batch = tuple[Tensor, ...]
 WET_SHARES = (0.0, 0.01, 0.05, 0.2, 0.5)  # upper ends of the classes that sampling balances
 MAX_WEIGHT = 10.0  # of a patch against the mean
-RESIDENT_SHARE = 0.4  # of the free memory of a device that patches may take
 
 
 def sampling_weights(
@@ -39,8 +39,8 @@ def sampling_weights(
     Returns:
         (N,) float64 with mean 1 (or less, where patches are capped at 10).
     """
-    labelled = np.maximum((patches.masks != UNKNOWN).sum(axis=(1, 2)), 1)
-    wet = (patches.masks == WET).sum(axis=(1, 2)) / labelled
+    shares = [(mask == WET).sum() / max((mask != UNKNOWN).sum(), 1) for mask in patches.masks]
+    wet = np.array(shares)
     weights = np.ones(len(patches))
     for kinds, power in (
         (patches.events, by_event),
@@ -151,11 +151,13 @@ class CropLoader:
         self._weights = sampling_weights(patches, params.balance_events, params.balance_wet)
         layers: list[NDArray[Any]] = [patches.images.transpose(0, 2, 3, 1), patches.masks]
         if distances:
-            layers.append(np.stack([signed_distance(mask, WET) for mask in patches.masks]))
+            layers.append(room(patches.masks.shape, np.int8, None))
+            for number, mask in enumerate(patches.masks):
+                layers[-1][number] = signed_distance(mask, WET)
         self._layers = layers
         size = sum(layer.nbytes for layer in layers)
         if resident is None:
-            resident = size <= RESIDENT_SHARE * _free_memory(self._device)
+            resident = size <= MEMORY_SHARE * _free_memory(self._device)
         self._resident: tuple[Tensor, ...] | None = None
         if resident:
             self._resident = tuple(_tensor(layer).to(self._device) for layer in layers)

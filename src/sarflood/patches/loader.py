@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sarflood.model.inputs import event_scaling, prepare
+from sarflood.model.inputs import channels, event_scaling, prepare
 from sarflood.params import InputParams
+from sarflood.patches.room import room
 from sarflood.patches.store import EventPatches
-from sarflood.raster.patch import PATCH
+from sarflood.raster.patch import DRY, PATCH, WET
 
 _BATCH = 16
 
@@ -35,41 +37,49 @@ class LabelledPatches:
     def __len__(self) -> int:
         return len(self.masks)
 
+    def counts(self) -> list[int]:
+        """Count the dry and the wet pixels."""
+        return [sum(int((mask == kind).sum()) for mask in self.masks) for kind in (DRY, WET)]
+
 
 def take(
-    events: list[EventPatches], split: pd.DataFrame, part: str, params: InputParams
+    events: list[EventPatches],
+    split: pd.DataFrame,
+    part: str,
+    params: InputParams,
+    scratch: Path | None = None,
 ) -> LabelledPatches:
-    """Copy the patches of a part into memory, in a fixed order.
+    """Copy the patches of a part, in a fixed order, into memory or, where they do not fit, a file.
 
     Args:
         events: All events.
         split: `id` and `split`, a row a patch.
         part: `train`, `val` or `test`.
         params: How they are filtered and scaled.
+        scratch: A folder for that file; by default the system's for temporary files.
     """
     chosen = set(split.loc[split["split"] == part, "id"])
-    images, masks, names, hashes = [], [], [], []
-    for patches in events:
-        rows = np.flatnonzero(patches.index["id"].isin(chosen))
-        if rows.size and patches.masks is not None:
-            scaling = event_scaling(patches.images) if params.normalisation == "event" else None
-            found = [
-                prepare(patches.images[batch], params, scaling)
-                for batch in np.array_split(rows, range(_BATCH, rows.size, _BATCH))
-            ]
-            images.append(np.concatenate(found))
-            masks.append(patches.masks[rows])
-            names += [patches.event.id] * rows.size
-            hashes += patches.index["sha256"].iloc[rows].tolist()
-    if not images:
-        bands = len(events[0].event.bands) if events else 0
-        images.append(np.empty((0, bands, PATCH, PATCH), np.float16))
-        masks.append(np.empty((0, PATCH, PATCH), np.uint8))
+    found = [
+        (item, item.masks, np.flatnonzero(item.index["id"].isin(chosen)))
+        for item in events
+        if item.masks is not None
+    ]
+    count = sum(rows.size for _, _, rows in found)
+    bands = len(channels(params, events[0].event.bands)) if events else 0
+    images = room((count, bands, PATCH, PATCH), np.float16, scratch)
+    masks = room((count, PATCH, PATCH), np.uint8, scratch)
+    names: list[str] = []
+    hashes: list[str] = []
+    for item, known, rows in found:
+        scaling = event_scaling(item.images) if params.normalisation == "event" else None
+        for batch in np.array_split(rows, range(_BATCH, rows.size, _BATCH)):
+            place = slice(len(hashes), len(hashes) + batch.size)
+            images[place] = prepare(item.images[batch], params, scaling)
+            masks[place] = known[batch]
+            hashes += item.index["sha256"].iloc[batch].tolist()
+        names += [item.event.id] * rows.size
     return LabelledPatches(
-        np.concatenate(images),
-        np.concatenate(masks),
-        np.array(names, dtype=np.str_),
-        np.array(hashes, dtype=np.str_),
+        images, masks, np.array(names, dtype=np.str_), np.array(hashes, dtype=np.str_)
     )
 
 

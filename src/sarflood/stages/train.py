@@ -35,7 +35,9 @@ def train(workspace: Workspace) -> None:
     used = set(split.loc[split["split"].isin(["train", "val"]), "event"])
     first = next((item.event for item in events if item.event.id in used), events[0].event)
     check_input(params.input, first.bands, first.units)
-    parts = {part: take(events, split, part, params.input) for part in ("train", "val")}
+    parts = {
+        part: take(events, split, part, params.input, workspace.cache) for part in ("train", "val")
+    }
 
     key = _key(workspace, parts.values())
     start = _start(workspace, params.train.start_from)

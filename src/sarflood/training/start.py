@@ -99,7 +99,8 @@ class Start:
                 # As many channels as features had none: they went past as they were.
                 value = torch.eye(len(self.channels))[:, :, None, None]
             if value is not None and self.channels and name.startswith(_FIRST) and value.dim() == 4:
-                value = _widened(value, state[name], [wanted.index(item) for item in self.channels])
+                places = [wanted.index(item) for item in self.channels]
+                value = _widened(value, state[name], places, len(wanted))
             if value is None or value.shape != state[name].shape:
                 there = "nothing" if value is None else tuple(value.shape)
                 asked = tuple(state[name].shape)
@@ -133,18 +134,21 @@ class Start:
         return means, stds
 
 
-def _widened(value: Tensor, new: Tensor, places: list[int]) -> Tensor:
+def _widened(value: Tensor, new: Tensor, places: list[int], channels: int) -> Tensor:
     """Put the first layer's weights for some channels where these stand among the new ones.
 
     Weights of another number of features stay as they are.
+
+    Args:
+        value: The weights.
+        new: Those of the new network.
+        places: Of the channels among the new ones.
+        channels: How many new ones there are; each may be folded to several inputs.
     """
-    own_filters = new.shape[1] == 1  # a filter for each channel, as in the light variant
-    wider = new.clone() if own_filters else torch.zeros_like(new)
-    part = wider[places] if own_filters else wider[:, places]
-    if part.shape != value.shape:
+    folded = new.shape[1] // channels
+    inputs = [place * folded + part for place in places for part in range(folded)]
+    wider = torch.zeros_like(new)
+    if wider[:, inputs].shape != value.shape:
         return value
-    if own_filters:
-        wider[places] = value
-    else:
-        wider[:, places] = value
+    wider[:, inputs] = value
     return wider

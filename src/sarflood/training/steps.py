@@ -99,6 +99,7 @@ class Training(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Take the crops, and all that is drawn, of this epoch."""
         epoch = len(self.curve)
+        self._averaged = _numbers(self.average), _numbers(self.network)
         self._share = self.global_rank, self.trainer.world_size
         self._loader.set_epoch(epoch, self.global_rank)
         # All that is drawn in an epoch follows from its number, so that it can be drawn again.
@@ -106,7 +107,7 @@ class Training(L.LightningModule):
         torch.manual_seed(seed)
         # What is drawn for crops differs between processes; the weights begin alike.
         own = seed + 1_000_003 * self.global_rank
-        self._random = torch.Generator(self.device).manual_seed(own)
+        self._random = torch.Generator().manual_seed(own)
         self._losses = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -134,14 +135,8 @@ class Training(L.LightningModule):
         """Move the averaged weights towards the present ones; at the beginning faster."""
         self._steps += 1
         decay = min(self._params.ema, self._steps / (self._steps + 10))
-        pairs = zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        )
-        for average, present in pairs:
-            if average.is_floating_point():
-                average.lerp_(present, 1 - decay)
-            else:
-                average.copy_(present)
+        average, present = self._averaged
+        torch._foreach_lerp_(average, present, 1 - decay)  # as torch.optim.swa_utils does
 
     def on_train_epoch_end(self) -> None:
         """Score the average of the weights, keep it if it is the best, and plan what is left."""
@@ -208,6 +203,11 @@ class Training(L.LightningModule):
             inputs = fill(standardise(images, self.mean, self.std))
             counts += count_logits(mean_logits(network, inputs, flips), masks)
         return counts
+
+
+def _numbers(network: UNet) -> list[Tensor]:
+    """Return weights and statistics, but not the count of the batches that these are of."""
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
 def _one_cycle(done: float) -> float:
