@@ -188,7 +188,7 @@ def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         mean: (1, C, 1, 1), on the same device: what becomes 0.
         std: As `mean`: what becomes 1 above it.
     """
-    return torch.addcmul(-mean / std, images.float(), 1 / std)
+    return images.to(torch.float32, copy=True).sub_(mean).div_(std)
 
 
 def fill(inputs: Tensor) -> Tensor:
