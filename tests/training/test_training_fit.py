@@ -132,7 +132,7 @@ def test_a_loss_that_is_left_to_the_masks_is_the_advised_one() -> None:
 
 def test_what_is_averaged_over_flips_is_calibrated_so() -> None:
     """The same weights, but another threshold or temperature: that of the answers in use."""
-    params = settings(epochs=1, learning_rate=0.001)
+    params = settings(epochs=2)
     flipped = params.model_copy(update={"model": params.model.model_copy(update={"flips": 4})})
     alone, averaged = (
         fit(lakes(2, 0), lakes(1, 1), BANDS, item, lambda _: None) for item in (params, flipped)
