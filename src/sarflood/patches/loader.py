@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sarflood.model.inputs import event_scaling, prepare
 from sarflood.params import InputParams
 from sarflood.patches.store import EventPatches
-from sarflood.raster.patch import PATCH
+from sarflood.raster.patch import PATCH, TWO_CLASSES
 
 _BATCH = 16
 
@@ -22,15 +22,17 @@ class LabelledPatches:
 
     Attributes:
         images: (N, C, 256, 256) float16, as `prepare` gives them; NaN no data.
-        masks: (N, 256, 256) uint8; 0 dry, 1 wet, 255 unknown.
+        masks: (N, 256, 256) uint8; codes of `classes`, 255 unknown.
         events: (N,) str, the event of each.
         hashes: (N,) str, the sha256 of each, by which a training knows its data again.
+        classes: Names of the codes.
     """
 
     images: NDArray[np.float16]
     masks: NDArray[np.uint8]
     events: NDArray[np.str_]
     hashes: NDArray[np.str_]
+    classes: tuple[str, ...] = TWO_CLASSES
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -42,13 +44,14 @@ def take(
     """Copy the patches of a part into memory, in a fixed order.
 
     Args:
-        events: All events.
+        events: All events; those with patches in the part have the same classes.
         split: `id` and `split`, a row a patch.
         part: `train`, `val` or `test`.
         params: How they are filtered and scaled.
     """
     chosen = set(split.loc[split["split"] == part, "id"])
     images, masks, names, hashes = [], [], [], []
+    classes: tuple[str, ...] = TWO_CLASSES
     for patches in events:
         rows = np.flatnonzero(patches.index["id"].isin(chosen))
         if rows.size and patches.masks is not None:
@@ -59,6 +62,7 @@ def take(
             ]
             images.append(np.concatenate(found))
             masks.append(patches.masks[rows])
+            classes = patches.event.classes or TWO_CLASSES
             names += [patches.event.id] * rows.size
             hashes += patches.index["sha256"].iloc[rows].tolist()
     if not images:
@@ -70,6 +74,7 @@ def take(
         np.concatenate(masks),
         np.array(names, dtype=np.str_),
         np.array(hashes, dtype=np.str_),
+        classes,
     )
 
 
