@@ -60,7 +60,7 @@ def main() -> int:
     keep_large_buffers()
     loader = CropLoader(patches, params.train, device=device)
     bare = _Bare(list(loader), params, device)
-    one = LabelledPatches(*(layer[:1] for layer in vars(patches).values()))
+    one = _patches(1)
     ours_all, bare_all = [], []
     for _ in range(options.turns):
         short = params.model_copy(update={"train": params.train.model_copy(update={"epochs": 2})})

@@ -16,7 +16,7 @@ from flows.support import open_workspace, show_table
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
 from sarflood.params import load_params
-from sarflood.sources.event import as_units
+from sarflood.sources.event import as_classes, as_units
 from sarflood.workspace import Workspace
 
 SAY_EVERY_S = 5.0  # how long reading goes on without a word
@@ -32,12 +32,13 @@ def ingest(
     hold_out: bool = False,
     units: str | None = None,
     reproject: bool = False,
+    classes: str | None = None,
     retrain_after: bool = False,
     workspace: str | None = None,
 ) -> State[dict[str, Any]]:
     """Read, validate and keep an event; with `retrain_after`, its arrival starts a retraining."""
     place = open_workspace(workspace)
-    said = Said(name, acquired, region, hold_out, as_units(units), reproject)
+    said = Said(name, acquired, region, hold_out, as_units(units), reproject, as_classes(classes))
     done = take_in(place, source, event, said)
     changed = track(place, done)
     outcome: dict[str, Any] = {

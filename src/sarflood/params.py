@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sarflood.errors import InputError
+from sarflood.raster.patch import MAX_CLASSES
 
-MAX_CLASSES = 16
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Deviations = Annotated[float, Field(ge=0.0, le=5.0)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
@@ -265,16 +265,6 @@ class Params(Closed):
     loss: LossParams
     gate: GateParams
     serving: ServingParams
-
-    @model_validator(mode="after")
-    def _weight_for_each_class(self) -> Params:
-        weights = self.loss.class_weights
-        if weights != "inverse_frequency" and len(weights) != 2:
-            raise ValueError(
-                f"loss.class_weights {list(weights)}: masks have two classes, dry and wet; give "
-                "two weights"
-            )
-        return self
 
     @model_validator(mode="after")
     def _crop_deep_enough(self) -> Params:

@@ -204,6 +204,25 @@ def test_a_model_of_two_normalisations_names_all_channels(
     assert "vh -16.00 ± 4.00, vv local 0.00 ± 1.00" in text
 
 
+def test_the_report_has_a_table_of_classes_where_there_are_several(
+    report: str, model: FloodModel, events: list[EventPatches], evaluation: Evaluation,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    assert "Kinds of ground" not in Page(report).text
+    classes = {"other": 0.91234, "water": None, "mean": 0.45}
+    found = replace(evaluation, metrics=evaluation.metrics | {"classes": classes})
+    path = tmp_path / "report.html"
+    write_report(
+        path, manifest=model.manifest, evaluation=found, training=TRAINING, events=events,
+        model=model, data=DATA, gate=None,
+    )  # fmt: skip
+    text = Page(path.read_text(encoding="utf-8")).text
+    start = text.index("Kinds of ground")
+    assert text[start + 1 : start + 9] == [
+        "Class", "IoU", "other", "0.912", "water", "–", "mean", "0.450"
+    ]  # fmt: skip
+
+
 def test_names_from_outside_are_text_and_never_markup(report: str) -> None:
     page = Page(report)
     assert "<script>" not in report

@@ -21,7 +21,7 @@ from sarflood.model.package import (
     load_model,
     save_model,
 )
-from sarflood.model.unet import UNet
+from sarflood.model.unet import UNet, mean_logits
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def model() -> FloodModel:
         created=dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
     )
     return FloodModel(manifest, UNet(2, network_params()).eval())
+
+
+@pytest.fixture
+def several(model: FloodModel) -> FloodModel:
+    """A model of four classes, at temperature 1."""
+    changed = {"classes": ("other", "water", "forest", "crops"), "temperature": 1.0}
+    network = UNet(2, network_params(), 4).eval()
+    return FloodModel(model.manifest.model_copy(update=changed), network)
 
 
 @pytest.fixture
@@ -73,6 +81,59 @@ def test_a_package_is_two_files_and_no_pickle(model: FloodModel, tmp_path: Path)
     assert content["trained_on"] == [{"event": "alabama-2019", "index_sha256": "ab" * 32}]
 
 
+def test_a_model_of_several_classes_comes_back_and_answers_alike(
+    several: FloodModel, images: np.ndarray, tmp_path: Path
+) -> None:
+    save_model(several, tmp_path)
+    again = load_model(tmp_path)
+    assert again.manifest.classes == ("other", "water", "forest", "crops")
+    save_model(again, tmp_path / "again")
+    other = load_model(tmp_path / "again")
+    np.testing.assert_array_equal(other.probabilities(images), again.probabilities(images))
+    np.testing.assert_array_equal(other.classes(images), again.classes(images))
+    np.testing.assert_allclose(
+        again.probabilities(images), several.probabilities(images), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("flips", [1, 4])
+def test_of_several_classes_water_is_answered_as_the_softmax_has_it(
+    several: FloodModel, images: np.ndarray, flips: int
+) -> None:
+    changed = several.manifest.network.model_copy(update={"flips": flips})
+    manifest = several.manifest.model_copy(update={"network": changed})
+    model = FloodModel(manifest, several.network)
+    images[0, 1, 5, 6] = np.nan
+    with torch.inference_mode():
+        logits = mean_logits(several.network, model.normalise(images), flips)
+    probabilities, classes = model.probabilities(images), model.classes(images)
+    known = np.isfinite(images).all(axis=1)
+    np.testing.assert_allclose(
+        probabilities[known], logits.softmax(dim=1)[:, 1].numpy()[known], atol=1e-6
+    )
+    np.testing.assert_array_equal(classes[known], logits.argmax(dim=1).numpy()[known])
+    assert classes.dtype == np.uint8
+    np.testing.assert_array_equal(classes == 255, ~known)
+    assert set(np.unique(model.masks(probabilities))) <= {0, 1, 255}
+
+
+def test_a_model_of_dry_and_wet_has_no_other_classes(model: FloodModel, images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="has no other classes"):
+        model.classes(images)
+
+
+def test_a_manifest_from_before_there_were_classes_is_of_two(
+    model: FloodModel, images: np.ndarray, tmp_path: Path
+) -> None:
+    save_model(model, tmp_path)
+    expected = load_model(tmp_path).probabilities(images)
+    path = tmp_path / MANIFEST
+    content = json.loads(path.read_text())
+    del content["classes"]
+    path.write_text(json.dumps(content))
+    np.testing.assert_array_equal(load_model(tmp_path).probabilities(images), expected)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -94,7 +155,15 @@ def test_a_damaged_package_is_named(
 
 @pytest.mark.parametrize(
     "change",
-    [{"width": 8}, {"bands": ["vv"]}, {"threshold": 1.5}, {"colour": "red"}, {"depth": "two"}],
+    [
+        {"width": 8},
+        {"bands": ["vv"]},
+        {"threshold": 1.5},
+        {"colour": "red"},
+        {"depth": "two"},
+        {"classes": ["other", "water", "forest"]},
+        {"classes": ["dry", "wet"]},
+    ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(
     model: FloodModel, tmp_path: Path, change: dict[str, object]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import network_params
 from torch import nn
 
-from sarflood.model.unet import UNet, channels_last, mean_logits
+from sarflood.model.unet import UNet, channels_last, mean_logits, wet_logits
 
 
 class Variant:
@@ -175,6 +175,15 @@ class TestAttention(Variant):
 
 class TestLight(Variant):
     settings: ClassVar = {"variant": "light"}
+
+
+def test_the_logit_of_water_has_the_probability_of_its_softmax() -> None:
+    logits = 5 * torch.randn(2, 4, 8, 8)
+    wet = wet_logits(logits)
+    torch.testing.assert_close(torch.sigmoid(wet), logits.softmax(dim=1)[:, 1])
+    assert torch.isfinite(wet_logits(1e4 * logits)).all()
+    alone = torch.randn(2, 8, 8)
+    assert wet_logits(alone) is alone
 
 
 @pytest.mark.parametrize("flips", [2, 4, 8])

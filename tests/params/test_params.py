@@ -43,7 +43,7 @@ def test_the_committed_settings_are_valid() -> None:
         ("    dice: 1.0", "    dice: [0.1]", ["loss.terms.dice", "or [first, last]"]),
         ("    dice: 1.0", "    dice: much", ["loss.terms.dice = 'much'", "a weight from 0"]),
         ("[1.0, 4.0]", "[1.0, -4.0]", ["loss.class_weights: -4.0", "inverse_frequency"]),
-        ("[1.0, 4.0]", "[1.0, 4.0, 2.0]", ["loss.class_weights [1.0, 4.0, 2.0]", "two weights"]),
+        ("[1.0, 4.0]", "[4.0]", ["loss.class_weights: (4.0,)", "inverse_frequency"]),
         ("[1.0, 4.0]", "frequency", ["loss.class_weights: 'frequency'", "inverse_frequency"]),
         (
             "reduction: batch",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_distances_are_cropped_and_turned_with_the_masks() -> None:
         assert distances.shape == (len(masks), 1, 64, 64)
         np.testing.assert_array_equal(distances[:, 0] <= 0, masks == 1)
         assert distances.min() < 0
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_each_of_several_classes_has_distances_of_its_own(resident: bool) -> None:
+    patches = replace(labelled(), classes=("other", "water", "forest"))
+    patches.masks[patches.masks == 0] = 2
+    patches.masks[:, :, 40:90] = 0
+    for _, masks, distances in CropLoader(patches, training(), distances=True, resident=resident):
+        assert distances.shape == (len(masks), 3, 64, 64)
+        for code in range(3):
+            np.testing.assert_array_equal(distances[:, code] <= 0, masks == code)
 
 
 def test_an_epoch_can_be_seen_again() -> None:

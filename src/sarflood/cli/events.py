@@ -114,6 +114,10 @@ def ingest(
     reproject: Annotated[
         bool, typer.Option("--reproject", help="Warp masks and bands onto their scene's grid.")
     ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names of the codes 0, 1 (water), 2, … of masks of land cover."),
+    ] = None,
     retrain_after: Annotated[
         bool, typer.Option("--retrain", help="Start a retraining once the event is accepted.")
     ] = False,
@@ -129,6 +133,8 @@ def ingest(
     `sarflood ingest chips.zip --event elbe-2013 --units db`
 
     `sarflood ingest https://example.org/stac/item.json --event vamco --reproject`
+
+    `sarflood ingest incoming/po --event po-2023 --classes other,water,forest,crops`
     """
     outcome = run_flow(
         find_workspace(workspace),
@@ -141,6 +147,7 @@ def ingest(
         hold_out=hold_out,
         units=units,
         reproject=reproject,
+        classes=classes,
         retrain_after=retrain_after,
     )
     state = "accepted" if outcome["changed"] else "nothing new"

@@ -86,7 +86,8 @@ def fit_threshold(
     each multiple of 1/128 then follows from their running sums.
 
     Args:
-        patches: Pairs of VV (H, W), NaN no data, and the mask (H, W), 0 dry, 1 wet, 255 unknown.
+        patches: Pairs of VV (H, W), NaN no data, and the mask (H, W), 1 wet, 255 unknown, all
+            other codes dry.
 
     Raises:
         InputError: No pixel of the patches is wet, so that there is nothing to fit to.
@@ -97,8 +98,9 @@ def fit_threshold(
         smooth = local_mean(vv)
         known = (truth != UNKNOWN) & np.isfinite(smooth)
         place = (np.floor(smooth[known] / STEP) - LOWEST / STEP).clip(0, bins - 1).astype(np.int64)
-        for kind in (DRY, WET):
-            histograms[kind] += np.bincount(place[truth[known] == kind], minlength=bins)
+        wet = truth[known] == WET
+        for kind, chosen in ((DRY, ~wet), (WET, wet)):
+            histograms[kind] += np.bincount(place[chosen], minlength=bins)
     alarms, hits = histograms.cumsum(axis=1)
     if not hits[-1]:
         raise InputError(

@@ -65,7 +65,7 @@ def compare_borders(
 
     Args:
         predictions: (H, W) each; 0 dry, 1 wet.
-        truth: (H, W); 0 dry, 1 wet, 255 unknown.
+        truth: (H, W); 1 wet, 255 unknown, all other codes dry.
     """
     known = truth != UNKNOWN
     true = _border(truth == WET, known)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sarflood.raster.patch import UNKNOWN
+from sarflood.raster.patch import UNKNOWN, WET
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,43 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def count(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Counts:
-    """Compare two masks of one shape; pixels that are 255 (unknown) in either are not counted."""
+    """Compare two masks of one shape; pixels that are 255 (unknown) in either are not counted.
+
+    Args:
+        predicted: 0 dry, 1 wet.
+        truth: 1 wet, all other codes dry.
+    """
     known = (truth != UNKNOWN) & (predicted != UNKNOWN)
-    tn, fp, fn, tp = np.bincount(2 * truth[known] + predicted[known], minlength=4).tolist()
+    wet = truth[known] == WET
+    tn, fp, fn, tp = np.bincount(2 * wet + predicted[known], minlength=4).tolist()
     return Counts(tp, fp, fn, tn)
+
+
+def count_classes(
+    predicted: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int
+) -> NDArray[np.int64]:
+    """Compare two masks of K classes; pixels that are 255 (unknown) in either are not counted.
+
+    Returns:
+        (K, K) pixels; a row for each true class, a column for each that was said.
+    """
+    known = (truth != UNKNOWN) & (predicted != UNKNOWN)
+    pairs = classes * truth[known].astype(np.intp) + predicted[known]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def class_ious(counts: NDArray[np.int64], names: Sequence[str]) -> dict[str, float | None]:
+    """Return the IoU of each class, and as `mean` that of the classes that have one.
+
+    Args:
+        counts: (K, K), as `count_classes` gives it.
+        names: Of the K classes.
+
+    Returns:
+        None for a class that is neither there nor was said.
+    """
+    hits = counts.diagonal()
+    whole = counts.sum(axis=0) + counts.sum(axis=1) - hits
+    found = [_ratio(*pair) for pair in zip(hits.tolist(), whole.tolist(), strict=True)]
+    known = [iou for iou in found if iou is not None]
+    return dict(zip(names, found, strict=True)) | {"mean": _ratio(sum(known), len(known))}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sarflood.errors import InputError
 from sarflood.evaluation.baselines import fit_threshold, otsu_mask, threshold_mask
 from sarflood.evaluation.boundary import compare_borders
-from sarflood.evaluation.confusion import Counts, count
+from sarflood.evaluation.confusion import Counts, class_ious, count, count_classes
 from sarflood.evaluation.inputs import backscatter, model_bands
 from sarflood.evaluation.intervals import BLOCK
 from sarflood.evaluation.pooled import (
@@ -51,8 +51,9 @@ class Evaluation:
             `ece`, the expected calibration error, and `threshold`, both of the model's probability.
             Beside them `wet_shares`, the plain figures of the test patches by their wet share in
             percent; `outside_permanent_water`, those of the pixels outside of it on test patches of
-            events that know it, None without such; and `fitted_threshold`, the baseline's threshold
-            in the units of VV.
+            events that know it, None without such; `classes`, the IoU of each class by its name,
+            and their `mean`, where model and events have several, else None; and
+            `fitted_threshold`, the baseline's threshold in the units of VV.
         patches: A row a patch: `id`, `event`, `part` (`test` or `held_out`), `position` (in the
             event's arrays), `block` (of ground), `pixel_m` (edge of a pixel, NaN without
             georeference), `wet_share`, `iou` (NaN where there is none); `tp`, `fp`, `fn`, `tn` and
@@ -127,6 +128,8 @@ def evaluate(
     total = sum(rows.size for _, _, _, rows in scored)
     table: list[dict[str, Any]] = []
     pixels: dict[tuple[str, str], NDArray[np.int64]] = {}
+    classes = model.manifest.classes or ()
+    confused = np.zeros((len(classes), len(classes)), np.int64)
     block = 0
     for part, event, truth, rows in scored:
         places = _places(event, rows, block)
@@ -137,6 +140,9 @@ def evaluate(
         for batch in np.array_split(rows, range(BATCH, rows.size, BATCH)):
             probabilities = model.probabilities(event.images[batch][:, bands], scaling)
             counted += count_pixels(probabilities, truth[batch])
+            if part == TEST and classes and classes == event.event.classes:
+                said = model.classes(event.images[batch][:, bands], scaling)
+                confused += count_classes(said, truth[batch], len(classes))
             for position, mask in zip(batch, model.masks(probabilities), strict=True):
                 found = _score(event, position, mask, truth[position], fitted)
                 table.append({"part": part, **places.loc[position], **found})
@@ -164,6 +170,7 @@ def evaluate(
         "held_out": by_event(HELD_OUT),
         "wet_shares": by_wet_share(test),
         "outside_permanent_water": outside if outside["pixels"] else None,
+        "classes": class_ious(confused, classes) if confused.any() else None,
         "fitted_threshold": fitted,
     }
     return Evaluation(

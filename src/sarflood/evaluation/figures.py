@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from sarflood.raster.patch import DRY, UNKNOWN, WET
+from sarflood.raster.patch import DRY, UNKNOWN, WET, is_dry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +158,7 @@ def radar_image(vv: NDArray[np.floating]) -> str:
 
 
 def truth_image(truth: NDArray[np.uint8]) -> str:
-    """Show a mask (H, W): 0 dry, 1 wet, 255 unknown."""
+    """Show a mask (H, W): 1 wet, 255 unknown, all other codes dry."""
     return _png(_paint(truth.shape, {"wet": truth == WET, "unknown": truth == UNKNOWN}))
 
 
@@ -169,7 +169,7 @@ def verdict_image(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> str
             truth.shape,
             {
                 "hit": (predicted == WET) & (truth == WET),
-                "false alarm": (predicted == WET) & (truth == DRY),
+                "false alarm": (predicted == WET) & is_dry(truth),
                 "miss": (predicted == DRY) & (truth == WET),
                 "unknown": (predicted == UNKNOWN) | (truth == UNKNOWN),
             },

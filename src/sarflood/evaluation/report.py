@@ -57,6 +57,7 @@ def write_report(
         *([_gate(gate)] if gate is not None else []),
         _figures(evaluation.metrics, events),
         _more_figures(evaluation.metrics),
+        *([_classes(classes)] if (classes := evaluation.metrics["classes"]) else []),
         '<div class="pair">',
         _training(training),
         _precision_recall(evaluation, test),
@@ -192,6 +193,15 @@ def _parts(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
     outside = metrics["outside_permanent_water"]
     return parts + ([("IoU outside permanent water", outside)] if outside else [])
+
+
+def _classes(classes: dict[str, float | None]) -> str:
+    rows = [(name, _number(iou)) for name, iou in classes.items()]
+    return section(
+        "Kinds of ground",
+        table(("Class", "IoU"), rows),
+        note("Each test pixel has the class with the largest logit. All else here is of water."),
+    )
 
 
 def _training(training: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ from sarflood.ingest.quarantine import Keep, Refusal, put_into_quarantine
 from sarflood.ingest.reading import EMPTY, Progress, Reading
 from sarflood.params import ValidationParams
 from sarflood.patches.store import PatchWriter, stored_patches
+from sarflood.raster.patch import TWO_CLASSES
 from sarflood.sources.event import Event, Units, check_event_id, common_kind
 from sarflood.sources.fetch import local_copy
 from sarflood.sources.manifest import SourceManifest, read_manifest
@@ -40,6 +41,7 @@ class Said:
     Attributes:
         units: Of the pixels; their values must agree.
         reproject: Whether rasters on another grid than their scene are warped onto it.
+        classes: Names of the codes of the masks, where they are not dry and wet.
     """
 
     name: str | None = None
@@ -48,6 +50,7 @@ class Said:
     hold_out: bool = False
     units: Units | None = None
     reproject: bool = False
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def ingest_event(
     Raises:
         InputError: The source is of no known layout, has no readable patch or contradicts what is
             said of it, the id is taken by an event of other content, or accepted events with labels
-            have other bands, units or labels.
+            have other bands, units, labels or classes.
         DataRefusedError: More than `max_bad_share` of the patches are bad, or the event as a whole
             is; its files are in quarantine.
         SarfloodError: The event cannot be stored, such as on a full disk.
@@ -107,9 +110,11 @@ def ingest_event(
         event = _manifest(root, facts, read_manifest(root), event_id, said)
         if event.label:
             common_kind([event, *_others(workspace.events, event_id)])
-        items = {item.name: item for item in reader.items(root)}
-        if said.reproject:
-            items = {name: replace(item, reproject=True) for name, item in items.items()}
+        classes = len(event.classes or TWO_CLASSES)
+        items = {
+            item.name: replace(item, reproject=said.reproject, classes=classes)
+            for item in reader.items(root)
+        }
         target = workspace.events / event_id
         memory = Memory(workspace.cache / "ingest" / f"{event_id}.json")
         key = source_key(items.values(), root, event=event, said=said, params=params)
@@ -147,7 +152,7 @@ def _manifest(
     """Merge what the layout, the source's own manifest and the user say; the last word counts.
 
     Raises:
-        InputError: Units are named that the values do not have.
+        InputError: Units are named that the values do not have, or classes that the masks cannot.
     """
     for who, units in (("event.yaml", manifest.units), ("--units", said.units)):
         if units and units != facts.units:
@@ -156,6 +161,11 @@ def _manifest(
             )
     if manifest.label and not facts.label:
         raise InputError(f"{root}: event.yaml says label {manifest.label}, but there is no mask")
+    if said.classes and not facts.several_classes:
+        raise InputError(
+            f"{root}: --classes {','.join(said.classes)} is for georeferenced scenes with a "
+            "mask.tif of their codes; leave it out"
+        )
     return Event(
         id=event_id,
         name=said.name or manifest.name or event_id,
@@ -164,6 +174,7 @@ def _manifest(
         bands=facts.bands,
         units="db" if facts.units == "linear" else facts.units,
         label=facts.label and (manifest.label or facts.label),
+        classes=said.classes,
         permanent_water=facts.permanent_water,
         source=manifest.source or facts.origin,
         hold_out=said.hold_out,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
 from sarflood.params import LossName, Ramp
-from sarflood.raster.patch import DRY, UNKNOWN, WET
+from sarflood.raster.patch import UNKNOWN, WET, is_dry
 
 BALANCED = 0.3  # from this wet share on, and below its counterpart, classes are balanced
 THIN = 0.3  # border pixels for each wet one; a strip of 7 pixels has about that
@@ -55,7 +55,7 @@ class Advice:
 
 
 def look_at(masks: NDArray[np.uint8]) -> MaskFigures:
-    """Measure (N, H, W) masks; 0 dry, 1 wet, 255 unknown."""
+    """Measure (N, H, W) masks; 1 wet, 255 unknown, all other codes dry."""
     labelled = wet = border = dry = 0
     areas: list[NDArray[np.int64]] = []
     for mask in masks:
@@ -63,7 +63,7 @@ def look_at(masks: NDArray[np.uint8]) -> MaskFigures:
         labelled += int((mask != UNKNOWN).sum())
         dry += not water.any()
         wet += int(water.sum())
-        beside = ndimage.binary_dilation(mask == DRY)
+        beside = ndimage.binary_dilation(is_dry(mask))
         border += int((water & beside).sum())
         areas.append(np.bincount(ndimage.label(water)[0].ravel())[1:])
     sizes = np.sort(np.concatenate(areas)) if areas else np.empty(0, np.int64)
@@ -78,7 +78,7 @@ def look_at(masks: NDArray[np.uint8]) -> MaskFigures:
 
 
 def advise(masks: NDArray[np.uint8]) -> Advice:
-    """Choose a loss for (N, H, W) training masks; 0 dry, 1 wet, 255 unknown.
+    """Choose a loss for (N, H, W) training masks; 1 wet, 255 unknown, all else dry.
 
     Thin water asks for borders in their place; a balanced split for plain cross-entropy; of a
     minority the overlap counts, steadied by cross-entropy where many patches have no water at all.

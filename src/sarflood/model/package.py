@@ -19,9 +19,9 @@ from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import Scaling, channels, event_scaling, fill, prepare, standardise
-from sarflood.model.unet import UNet, channels_last, mean_logits
+from sarflood.model.unet import UNet, channels_last, mean_logits, wet_logits
 from sarflood.params import InputParams, LossParams, ModelParams
-from sarflood.raster.patch import UNKNOWN
+from sarflood.raster.patch import TWO_CLASSES, UNKNOWN, ClassNames
 
 WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
 
@@ -38,11 +38,15 @@ class TrainedOn(_Closed):
 
 
 class ModelManifest(_Closed):
-    """`model.json`: all that is needed to use the weights, and what they were made of."""
+    """`model.json`: all that is needed to use the weights, and what they were made of.
+
+    `classes` are those that the network tells apart; None where they are dry and wet.
+    """
 
     bands: tuple[str, ...]
     units: str
     label: str
+    classes: ClassNames | None = None
     network: ModelParams
     input: InputParams
     mean: tuple[float, ...]
@@ -105,11 +109,38 @@ class FloodModel:
             (N, H, W) float32; NaN where any band has no data or is infinite.
         """
         with torch.inference_mode():
-            inputs = self.normalise(images, scaling)
-            logits = mean_logits(self.network, inputs, self.manifest.network.flips)
+            logits = wet_logits(self._logits(images, scaling))
             result: NDArray[np.float32] = torch.sigmoid(logits / self.manifest.temperature).numpy()
         result[~np.isfinite(images).all(axis=1)] = np.nan
         return result
+
+    def classes(
+        self, images: NDArray[np.floating], scaling: Scaling | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the class with the largest logit, where the model has several.
+
+        Args:
+            images: As `probabilities` takes them.
+            scaling: Likewise.
+
+        Returns:
+            (N, H, W) uint8, codes in the order of `manifest.classes`; 255 where any band has no
+            data or is infinite.
+
+        Raises:
+            ValueError: The model tells dry and wet apart alone; `masks` says that.
+        """
+        if self.manifest.classes is None:
+            raise ValueError("a model of dry and wet has no other classes")
+        with torch.inference_mode():
+            chosen = self._logits(images, scaling).argmax(dim=1)
+        result: NDArray[np.uint8] = chosen.numpy().astype(np.uint8)
+        result[~np.isfinite(images).all(axis=1)] = UNKNOWN
+        return result
+
+    def _logits(self, images: NDArray[np.floating], scaling: Scaling | None) -> Tensor:
+        inputs = self.normalise(images, scaling)
+        return mean_logits(self.network, inputs, self.manifest.network.flips)
 
     def masks(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn probabilities into masks by the calibrated threshold: 0 dry, 1 wet, 255 no data."""
@@ -143,7 +174,8 @@ def load_model(folder: Path) -> FloodModel:
     """
     keep_large_buffers()
     manifest = load_manifest(folder)
-    network = UNet(len(manifest.mean), manifest.network)
+    classes = manifest.classes or TWO_CLASSES
+    network = UNet(len(manifest.mean), manifest.network, len(classes))
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

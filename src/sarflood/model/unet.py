@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sarflood.params import ModelParams, Normalisation
+from sarflood.raster.patch import WET
 
 _GROUPS = 8
 
@@ -173,6 +174,21 @@ def mean_logits(network: nn.Module, inputs: Tensor, flips: int) -> Tensor:
     if total is None:
         raise ValueError(f"flips is {flips}; at least 1")
     return total.div_(flips) if flips > 1 else total
+
+
+def wet_logits(logits: Tensor) -> Tensor:
+    """Return the logit of "wet" against all other classes; its sigmoid is their softmax's.
+
+    Args:
+        logits: (N, H, W), which are that already, or (N, K, H, W) of K classes.
+
+    Returns:
+        (N, H, W).
+    """
+    if logits.ndim == 3:
+        return logits
+    others = torch.cat((logits[:, :WET], logits[:, WET + 1 :]), dim=1)
+    return logits[:, WET] - others.logsumexp(dim=1)
 
 
 def channels_last(network: UNet) -> UNet:

@@ -6,7 +6,7 @@ same crops when it goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -128,13 +128,15 @@ class CropLoader:
             thread reads the crops of the next batch while the device works on one.
         params: Crops a batch, their edge, seed, how patches are balanced, and how many processes
             share each batch.
-        distances: Whether distances to the border of the water are wanted; those are made here.
+        distances: Whether distances to borders are wanted, of the water or, with more than two
+            classes, of each; those are made here.
         device: Where batches lie.
         resident: Whether all patches lie on the device; by default where they take at most 40 % of
             its free memory.
 
     Yields (n, C, crop, crop) float16 images with NaN, channels last in memory; (n, crop, crop)
-    uint8 masks; and, where wanted, (n, 1, crop, crop) int8 distances, see `signed_distance`.
+    uint8 masks; and, where wanted, int8 distances, see `signed_distance`: (n, K, crop, crop) of K
+    classes, (n, 1, crop, crop) of the water where there are two.
     """
 
     def __init__(
@@ -151,9 +153,8 @@ class CropLoader:
         self._weights = sampling_weights(patches, params.balance_events, params.balance_wet)
         layers: list[NDArray[Any]] = [patches.images.transpose(0, 2, 3, 1), patches.masks]
         if distances:
-            layers.append(room(patches.masks.shape, np.int8, None))
-            for number, mask in enumerate(patches.masks):
-                layers[-1][number] = signed_distance(mask, WET)
+            number = len(patches.classes)
+            layers.append(_distances(patches.masks, range(number) if number > 2 else (WET,)))
         self._layers = layers
         size = sum(layer.nbytes for layer in layers)
         if resident is None:
@@ -181,7 +182,8 @@ class CropLoader:
         ]
         batches = self._from_device(plans) if self._resident else self._streamed(plans)
         for images, masks, *distance in batches:
-            yield images.permute(0, 3, 1, 2), masks, *(layer[:, None] for layer in distance)
+            distances = (layer.permute(0, 3, 1, 2) for layer in distance)
+            yield images.permute(0, 3, 1, 2), masks, *distances
 
     def _from_device(self, plans: list[Plan]) -> Iterator[Batch]:
         for plan in plans:
@@ -214,6 +216,15 @@ class CropLoader:
         if self._device.type == "cuda":
             tensors = tuple(tensor.pin_memory() for tensor in tensors)
         return tensors
+
+
+def _distances(masks: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.int8]:
+    """Return (N, 256, 256, K) signed distances to the borders of K classes."""
+    distances = room((*masks.shape, len(classes)), np.int8, None)
+    for number, mask in enumerate(masks):
+        for place, code in enumerate(classes):
+            distances[number, ..., place] = signed_distance(mask, code)
+    return distances
 
 
 def _tensor(layer: NDArray[Any]) -> Tensor:

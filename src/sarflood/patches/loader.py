@@ -13,7 +13,7 @@ from sarflood.model.inputs import channels, event_scaling, prepare
 from sarflood.params import InputParams
 from sarflood.patches.room import room
 from sarflood.patches.store import EventPatches
-from sarflood.raster.patch import DRY, PATCH, WET
+from sarflood.raster.patch import PATCH, TWO_CLASSES
 
 _BATCH = 16
 
@@ -24,22 +24,25 @@ class LabelledPatches:
 
     Attributes:
         images: (N, C, 256, 256) float16, as `prepare` gives them; NaN no data.
-        masks: (N, 256, 256) uint8; 0 dry, 1 wet, 255 unknown.
+        masks: (N, 256, 256) uint8; codes of `classes`, 255 unknown.
         events: (N,) str, the event of each.
         hashes: (N,) str, the sha256 of each, by which a training knows its data again.
+        classes: Names of the codes.
     """
 
     images: NDArray[np.float16]
     masks: NDArray[np.uint8]
     events: NDArray[np.str_]
     hashes: NDArray[np.str_]
+    classes: tuple[str, ...] = TWO_CLASSES
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def counts(self) -> list[int]:
-        """Count the dry and the wet pixels."""
-        return [sum(int((mask == kind).sum()) for mask in self.masks) for kind in (DRY, WET)]
+        """Count the pixels of each class."""
+        codes = range(len(self.classes))
+        return [sum(int((mask == code).sum()) for mask in self.masks) for code in codes]
 
 
 def take(
@@ -52,7 +55,7 @@ def take(
     """Copy the patches of a part, in a fixed order, into memory or, where they do not fit, a file.
 
     Args:
-        events: All events.
+        events: All events; those with patches in the part have the same classes.
         split: `id` and `split`, a row a patch.
         part: `train`, `val` or `test`.
         params: How they are filtered and scaled.
@@ -64,8 +67,10 @@ def take(
         for item in events
         if item.masks is not None
     ]
+    found = [(item, known, rows) for item, known, rows in found if rows.size]
     count = sum(rows.size for _, _, rows in found)
-    bands = len(channels(params, events[0].event.bands)) if events else 0
+    first = found[0][0].event if found else None
+    bands = len(channels(params, first.bands)) if first else 0
     images = room((count, bands, PATCH, PATCH), np.float16, scratch)
     masks = room((count, PATCH, PATCH), np.uint8, scratch)
     names: list[str] = []
@@ -79,7 +84,11 @@ def take(
             hashes += item.index["sha256"].iloc[batch].tolist()
         names += [item.event.id] * rows.size
     return LabelledPatches(
-        images, masks, np.array(names, dtype=np.str_), np.array(hashes, dtype=np.str_)
+        images,
+        masks,
+        np.array(names, dtype=np.str_),
+        np.array(hashes, dtype=np.str_),
+        (first.classes if first else None) or TWO_CLASSES,
     )
 
 

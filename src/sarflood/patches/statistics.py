@@ -46,7 +46,7 @@ def patch_statistics(
     Args:
         image: (C, H, W) float32; NaN is no data. H and W are multiples of 8.
         stored: The same as float16: 16 bits are sorted in a fifth of the time.
-        mask: (H, W) uint8, 0 dry, 1 wet, 255 unknown; None where unlabelled.
+        mask: (H, W) uint8, 1 wet, 255 unknown, all other codes dry; None where unlabelled.
         bands: The C band names.
         units: `db` or `uint8`.
         pixels: How many there are without the padding.

@@ -247,7 +247,7 @@ class EventPatches:
         event: The manifest.
         index: A row a patch, in the order of the arrays.
         images: (N, C, 256, 256) float16, in `event.units`; NaN no data.
-        masks: (N, 256, 256) uint8; None where unlabelled.
+        masks: (N, 256, 256) uint8, the codes of `event.classes`; None where unlabelled.
         permanent_water: (N, 256, 256) uint8, 0 or 1; None where that is not known.
     """
 

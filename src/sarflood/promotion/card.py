@@ -22,6 +22,7 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
         f"{_number(row.get('otsu_iou'))} | {_number(row.get('fitted_threshold_iou'))} |"
         for name, row in rows.items()
     ]
+    classes = evaluation.get("classes")
     checks = [
         f"| {check.name} | {_number(check.observed)} | {_number(check.threshold)} | "
         f"{'passed' if check.passed else 'refused'} |"
@@ -53,6 +54,7 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
             "| | IoU | F1 | precision | recall | Otsu IoU | fitted threshold IoU |",
             "|---|---|---|---|---|---|---|",
             *figures,
+            *([f"\nIoU of each class: {_classes(classes)}"] if classes else []),
             "",
             f"## Gate: {'passed' if verdict.passed else 'refused'}",
             "",
@@ -62,6 +64,10 @@ def model_card(manifest: ModelManifest, evaluation: dict[str, Any], verdict: Ver
             "",
         ]
     )
+
+
+def _classes(classes: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {_number(iou)}" for name, iou in classes.items())
 
 
 def _number(value: float | None) -> str:

@@ -32,8 +32,8 @@ def score(
 
     Returns:
         `version`, `event`, `trained_on` (whether the version was trained on the event), the figures
-        of `evaluation.json` for one event, `wet_shares`, `outside_permanent_water` and
-        `fitted_threshold`.
+        of `evaluation.json` for one event, `wet_shares`, `outside_permanent_water`,
+        `classes` and `fitted_threshold`.
 
     Raises:
         InputError: The event is not there, has no labels or no patch that may be scored, or other
@@ -62,7 +62,7 @@ def score(
         pd.concat([training, own], ignore_index=True),
         on_patches,
     ).metrics
-    parts = ("wet_shares", "outside_permanent_water", "fitted_threshold")
+    parts = ("wet_shares", "outside_permanent_water", "classes", "fitted_threshold")
     return {
         "version": version.version,
         "event": event_id,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sarflood.errors import InputError
 from sarflood.files import write_text
+from sarflood.raster.patch import ClassNames, check_classes
 
 Band = Literal["vv", "vh", "vv_pre", "vh_pre"]
 Units = Literal["db", "linear", "uint8"]
@@ -38,6 +39,8 @@ class Event(_Closed):
 
     Attributes:
         units: Those of the stored patches.
+        classes: Names of the codes of its masks: of other dry land, water, and further kinds of dry
+            land; None where they are dry and wet.
         permanent_water: Whether it is known where water stands at all times.
         number: Events are counted as they are accepted, from 1; 0 before that. What was accepted
             earlier decides where a later event overlaps it, so that a split is stable.
@@ -50,6 +53,7 @@ class Event(_Closed):
     bands: Annotated[tuple[Band, ...], Field(min_length=1)]
     units: Units
     label: Label | None
+    classes: ClassNames | None = None
     permanent_water: bool = False
     source: Origin
     hold_out: bool = False
@@ -83,19 +87,21 @@ def common_kind(events: Iterable[Event]) -> tuple[tuple[Band, ...], Units]:
     """Return the bands and units of the events with labels; of all, where none has labels.
 
     Raises:
-        InputError: They differ in bands, units or label, so that no model can train on all.
+        InputError: They differ in bands, units, label or classes, so that no model can train on
+            all.
     """
     everything = list(events)
     found = [item for item in everything if item.label] or everything
-    kinds = {(item.bands, item.units, item.label) for item in found}
+    kinds = {(item.bands, item.units, item.label, item.classes) for item in found}
     if len(kinds) > 1:
         named = "; ".join(
             f"{item.id}: {', '.join(item.bands)} in {item.units}, label {item.label or 'none'}"
+            + (f" of {', '.join(item.classes)}" if item.classes else "")
             for item in found
         )
         raise InputError(
-            f"events of different bands, units or labels cannot train one model ({named}); keep "
-            "them in workspaces of their own, made by `sarflood init`"
+            f"events of different bands, units, labels or classes cannot train one model "
+            f"({named}); keep them in workspaces of their own, made by `sarflood init`"
         )
     return found[0].bands, found[0].units
 
@@ -112,6 +118,20 @@ def as_units(text: str | None) -> Units | None:
     if text is not None:
         raise InputError(f"units {text!r}: use {', '.join(get_args(Units))}")
     return None
+
+
+def as_classes(text: str | None) -> tuple[str, ...] | None:
+    """Return the names of classes that stand in a text with commas between them.
+
+    Raises:
+        InputError: They are not such.
+    """
+    if text is None:
+        return None
+    try:
+        return check_classes(tuple(name.strip() for name in text.split(",")))
+    except ValueError as error:
+        raise InputError(f"classes {text!r}: {error}; such as other,water,forest,crops") from error
 
 
 def check_event_id(event_id: str) -> str:

@@ -178,7 +178,7 @@ def _to_globe(crs: str, thread: int) -> Transformer:  # noqa: ARG001
 def read_mask(
     path: Path, dataset: DatasetReader, meaning: Mapping[int, int], window: Window | None = None
 ) -> NDArray[np.uint8]:
-    """Read a one-band mask as (H, W) uint8: 0 dry, 1 wet, 255 unknown.
+    """Read a one-band mask as (H, W) uint8: 0 dry, 1 wet or another class, 255 unknown.
 
     Args:
         path: The file, for messages.

@@ -24,7 +24,8 @@ class BadSourceError(InputError):
 class Facts:
     """What a layout says of itself; the user's words on the command line come on top.
 
-    `permanent_water` says whether its patches have that.
+    `permanent_water` says whether its patches have that, `several_classes` whether its masks may
+    tell kinds of dry land apart.
     """
 
     bands: tuple[Band, ...]
@@ -32,6 +33,7 @@ class Facts:
     label: Label | None
     origin: Origin
     permanent_water: bool = False
+    several_classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Item:
         problem: Why it cannot be read, where its names alone tell: a file missing, a stray file.
         reproject: Whether files on another grid than the first image are warped onto it; else they
             are refused.
+        classes: How many its mask has, where the reader knows of several.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Item:
     root: Path
     problem: str | None = None
     reproject: bool = False
+    classes: int = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class RawPatch:
     Attributes:
         name: Unique in the source, such as `awc00-0-1`.
         image: (C, 256, 256) float32 in the bands and units of the reader's facts; NaN is no data.
-        mask: (256, 256) uint8, 0 dry, 1 wet, 255 unknown; None where the source is unlabelled.
+        mask: (256, 256) uint8, 0 dry, 1 wet, 255 unknown, and further kinds of dry land where the
+            event has classes; None where the source is unlabelled.
         grid: Names the gap-free grid of patches that this one is a tile of; None where there is no
             grid and no neighbour is known.
         row: Position in the grid, in patches from the top.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from sarflood.raster.cache import block_cache
 from sarflood.raster.decibel import without_fill
-from sarflood.raster.patch import DRY, UNKNOWN, WET
+from sarflood.raster.patch import UNKNOWN
 from sarflood.raster.safe import read_bands
 from sarflood.raster.units import tell_units
 from sarflood.sources.event import Band, Label, Origin, Units
@@ -42,7 +42,6 @@ _FILES = {
 }
 _NAMES = frozenset(name for forms in _FILES.values() for form in forms for name in form)
 LABEL_TAG = "SARFLOOD_LABEL"
-_MEANING = {0: DRY, 1: WET, 255: UNKNOWN}
 _CACHE_BYTES = 128 * 2**20
 _COLS_AT_ONCE = 16  # patches that are read as one
 
@@ -85,7 +84,8 @@ class SceneReader:
             units, label = _units_and_label(items[0]) if items else ("db", None)
         except BadSourceError:
             units, label = "db", "water" if "mask" in files else None
-        return Facts(bands, units, label, origin)
+        several = any(path.name == MASK for path in files.get("mask", ()))
+        return Facts(bands, units, label, origin, several_classes=several)
 
     def items(self, root: Path) -> Iterator[Item]:
         """List the scenes, and other rasters in their folders, which `read` refuses."""
@@ -149,12 +149,13 @@ class _Mask:
     raster: DatasetReader | None
     outlines: Outlines | None
     scene: DatasetReader
+    meaning: Mapping[int, int]
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """Read (h, w) uint8: 0 dry, 1 wet, 255 unknown."""
+        """Read (h, w) uint8: 0 dry, 1 wet, further classes where wanted, 255 unknown."""
         if self.outlines:
             return self.outlines.burn(self.scene, window)
-        return read_mask(self.path, self.raster, _MEANING, window)
+        return read_mask(self.path, self.raster, self.meaning, window)
 
 
 def _units_and_label(item: Item) -> tuple[Units, Label | None]:
@@ -238,12 +239,17 @@ def _only_band(path: Path, dataset: DatasetReader) -> int:
 
 def _open_mask(stack: ExitStack, item: Item, path: Path, scene: _Image) -> _Mask:
     grid = scene.grid
+    meaning = {code: code for code in (*range(item.classes), UNKNOWN)}
     if path.suffix in SUFFIXES:
-        return _Mask(path, None, read_outlines(path, grid[1]), grid[1])
+        if item.classes > 2:
+            raise BadSourceError(
+                f"{path}: polygons show water alone; write {MASK} with the codes of all classes"
+            )
+        return _Mask(path, None, read_outlines(path, grid[1]), grid[1], meaning)
     mask = stack.enter_context(open_source(path, chip=False))
     check_pixels(path, mask, bands=1, dtypes=("uint8", "int16", "float32"))
     _label(path, mask)
-    return _Mask(path, on_grid(stack, item, grid, (path, mask), mask=True), None, grid[1])
+    return _Mask(path, on_grid(stack, item, grid, (path, mask), mask=True), None, grid[1], meaning)
 
 
 def _label(path: Path, mask: DatasetReader) -> Label:

@@ -120,7 +120,7 @@ def _key(workspace: Workspace, parts: Iterable[LabelledPatches]) -> str:
     settings = load_params(workspace.params).model_dump_json(
         include={"input", "model", "train", "augment", "loss"}
     )
-    patches = [value for part in parts for value in (*part.hashes, "")]
+    patches = [value for part in parts for value in (*part.classes, *part.hashes, "")]
     told = "\n".join([workspace.commit(), __version__, settings, *patches])
     return hashlib.sha256(told.encode()).hexdigest()
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from torch import Tensor
 
-from sarflood.raster.patch import DRY, WET
+from sarflood.raster.patch import DRY, WET, is_dry
 
 LIMIT, STEP = 16.0, 1 / 64  # logits beyond the limit count as it
 BINS = round(2 * LIMIT / STEP)
@@ -35,17 +35,18 @@ class Calibration:
 
 
 def count_logits(logits: Tensor, masks: Tensor) -> NDArray[np.int64]:
-    """Count labelled pixels by class and logit.
+    """Count labelled pixels, dry and wet, by logit.
 
     Args:
         logits: (N, H, W) float.
-        masks: (N, H, W) uint8, 0 dry, 1 wet, 255 unknown (not counted).
+        masks: (N, H, W) uint8, 1 wet, 255 unknown (not counted), all other codes dry.
 
     Returns:
         (2, 2048); row 0 dry, row 1 wet; column k has logits in [k, k + 1) / 64 − 16.
     """
     places = ((logits.float() + LIMIT) / STEP).clamp(0, BINS - 1).long()
-    counted = [torch.bincount(places[masks == kind], minlength=BINS) for kind in (DRY, WET)]
+    kinds = (is_dry(masks), masks == WET)
+    counted = [torch.bincount(places[kind], minlength=BINS) for kind in kinds]
     return torch.stack(counted).cpu().numpy()
 
 

@@ -77,7 +77,7 @@ class Fitted:
         """Return the model, with what it was made of.
 
         Args:
-            event: One that it was trained on: says bands, units and label.
+            event: One that it was trained on: says bands, units, label and classes.
             params: The settings that it was trained with.
             trained_on: The events.
             params_sha256: Of `params.yaml`.
@@ -87,6 +87,7 @@ class Fitted:
             bands=event.bands,
             units=event.units,
             label=str(event.label),
+            classes=event.classes,
             network=params.model,
             input=params.input,
             mean=self.mean,
@@ -132,8 +133,8 @@ def fit(
         start: Weights to begin with; by default random ones.
 
     Raises:
-        InputError: There are no training or no validation patches, or `start` is of another kind of
-            network.
+        InputError: There are no training or no validation patches, `start` is of another kind of
+            network or of other classes, or there is not one class weight for each class.
     """
     for name, patches in (("training", train), ("validation", val)):
         if not len(patches):
@@ -153,9 +154,10 @@ def fit(
     advice = advise(train.masks) if params.loss.auto else None
     chosen = params.loss.model_copy(update={"terms": advice.terms}) if advice else params.loss
     mean, std = _scale(train, params.input, bands)
-    network = UNet(len(mean), params.model)
+    _check_weights(chosen, train.classes)
+    network = UNet(len(mean), params.model, len(train.classes))
     if start:
-        start.into(network, bands, params.input)
+        start.into(network, bands, params.input, train.classes)
         mean, std = start.scale(bands, params.input, mean, std)
     loader = CropLoader(
         train,
@@ -192,6 +194,17 @@ def local_rank() -> int:
     The others run the same program from its beginning, and write nothing.
     """
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _check_weights(loss: LossParams, classes: tuple[str, ...]) -> None:
+    weights = loss.class_weights
+    if "weighted_cross_entropy" not in loss.terms or weights == "inverse_frequency":
+        return
+    if len(weights) != len(classes):
+        raise InputError(
+            f"loss.class_weights {list(weights)}: the masks have the classes {', '.join(classes)}; "
+            "in params.yaml give a weight for each, or inverse_frequency"
+        )
 
 
 def _scale(

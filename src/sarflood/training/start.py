@@ -15,6 +15,7 @@ from sarflood.model.inputs import Numbers, channels
 from sarflood.model.package import FloodModel
 from sarflood.model.unet import UNet
 from sarflood.params import InputParams
+from sarflood.raster.patch import TWO_CLASSES
 
 ENCODER = "down."  # what the names of the encoder's weights begin with
 _SHORTCUT = "down.0.shortcut.weight"
@@ -31,6 +32,7 @@ class Start:
         channels: What the channels of the network's input are, in order; None for an encoder, whose
             input must have as many channels.
         input: How they were normalised, with `mean` and `std`; None for an encoder.
+        classes: What the network tells apart; None for an encoder.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Start:
     input: InputParams | None = None
     mean: Numbers = ()
     std: Numbers = ()
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of_model(cls, name: str, model: FloodModel) -> Start:
@@ -51,6 +54,7 @@ class Start:
             manifest.input,
             manifest.mean,
             manifest.std,
+            manifest.classes or TWO_CLASSES,
         )
 
     @classmethod
@@ -72,17 +76,31 @@ class Start:
             raise InputError(f"{path}: has no weights of an encoder ({ENCODER}0.first.0.weight, …)")
         return cls(path.name, found)
 
-    def into(self, network: UNet, bands: tuple[str, ...], params: InputParams) -> None:
+    def into(
+        self,
+        network: UNet,
+        bands: tuple[str, ...],
+        params: InputParams,
+        classes: tuple[str, ...] = TWO_CLASSES,
+    ) -> None:
         """Put the weights in; those of new channels are 0, so that they change nothing yet.
 
         Args:
             network: Of the shape that settings ask for; an encoder replaces `down` alone.
             bands: Of the training patches.
             params: How they become channels.
+            classes: Of the training patches.
 
         Raises:
-            InputError: The weights are of another network, or of channels that are no more.
+            InputError: The weights are of another network or of other classes, or of channels that
+                are no more.
         """
+        if self.classes is not None and self.classes != classes:
+            raise InputError(
+                f"{self.name}: was trained on the classes {', '.join(self.classes)}; these events "
+                f"have {', '.join(classes)}; set train.start_from to nothing, or to a file with an "
+                "encoder"
+            )
         wanted = channels(params, bands)
         state = dict(network.state_dict())
         if self.channels is not None and (gone := set(self.channels) - set(wanted)):

@@ -17,7 +17,7 @@ from torch import Tensor
 from sarflood.errors import SarfloodError
 from sarflood.model.inputs import fill, standardise
 from sarflood.model.losses import CombinedLoss
-from sarflood.model.unet import UNet, channels_last, mean_logits
+from sarflood.model.unet import UNet, channels_last, mean_logits, wet_logits
 from sarflood.params import Params
 from sarflood.patches.augment import augment
 from sarflood.patches.crops import CropLoader
@@ -201,7 +201,7 @@ class Training(L.LightningModule):
             images = torch.from_numpy(self._val.images[start : start + step]).to(self.device)
             masks = torch.from_numpy(self._val.masks[start : start + step]).to(self.device)
             inputs = fill(standardise(images, self.mean, self.std))
-            counts += count_logits(mean_logits(network, inputs, flips), masks)
+            counts += count_logits(wet_logits(mean_logits(network, inputs, flips)), masks)
         return counts
 
 
