@@ -254,7 +254,7 @@ def _halves(event: EventPatches, params: Params) -> pd.DataFrame:
         for one, other in np.concatenate([pairs, pairs[:, ::-1]]):
             if kinds[one] == kind and kinds[other] in spoilt:
                 kinds[other] = GUARD
-    return event.index[["id", "event"]].assign(split=kinds)
+    return event.index[["id", "event"]].assign(split=kinds, scene="france/0")
 
 
 if __name__ == "__main__":

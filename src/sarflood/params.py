@@ -166,7 +166,7 @@ class TrainParams(Closed):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
     patience: Annotated[int, Field(ge=1, le=10_000)]
     ema: Annotated[float, Field(ge=0.0, lt=1.0)]
-    balance_events: Share
+    balance_scenes: Share
     balance_wet: Share
     start_from: str | None
     processes: Annotated[int, Field(ge=1, le=64)]

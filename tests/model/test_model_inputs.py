@@ -90,7 +90,7 @@ def test_training_evaluation_mapping_and_serving_see_the_same(
 ) -> None:
     params = settings(speckle_filter, normalisation)
     model = model_with(params)
-    split = event.index[["id", "event"]].assign(split="test")
+    split = event.index[["id", "event"]].assign(split="test", scene="e/0")
     trained = take([event], split.assign(split="train"), "train", params)
     mean, std = (
         torch.tensor(item).view(1, -1, 1, 1) for item in (model.manifest.mean, model.manifest.std)

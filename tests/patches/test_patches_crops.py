@@ -18,7 +18,7 @@ CALM = AugmentParams(jitter=0.0, contrast=0.0, speckle=0.0, band_dropout=0.0, ho
 
 
 def training(**changes: Any) -> TrainParams:
-    plain = {"balance_events": 0.0, "balance_wet": 0.0, "batch_size": 3, "crop": 64, "seed": 1}
+    plain = {"balance_scenes": 0.0, "balance_wet": 0.0, "batch_size": 3, "crop": 64, "seed": 1}
     return PARAMS.train.model_copy(update=plain | changes)
 
 
@@ -117,7 +117,7 @@ def test_an_epoch_can_be_seen_again() -> None:
 
 def test_a_small_event_is_drawn_as_often_as_a_large_one() -> None:
     patches = labelled(12, ["large"] * 9 + ["small"] * 3)
-    weights = sampling_weights(patches, by_event=1.0, by_wet_share=0.0)
+    weights = sampling_weights(patches, by_scene=1.0, by_wet_share=0.0)
     plan = Plan.of(weights, 64, seed=0, epoch=0)
     drawn = np.bincount(plan.items, minlength=12)
     assert drawn.sum() == 12 * 16
@@ -128,7 +128,7 @@ def test_a_small_event_is_drawn_as_often_as_a_large_one() -> None:
 def test_rare_wet_shares_are_drawn_more_often_but_not_without_end() -> None:
     patches = labelled(400)
     patches.masks[:-1] = 0
-    weights = sampling_weights(patches, by_event=0.0, by_wet_share=0.5)
+    weights = sampling_weights(patches, by_scene=0.0, by_wet_share=0.5)
     assert weights[-1] == 10
     assert weights[:-1].max() < 1
     assert np.allclose(sampling_weights(patches, 0.0, 0.0), 1)

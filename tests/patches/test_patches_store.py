@@ -114,7 +114,9 @@ def test_arrays_that_do_not_fit_the_index_are_refused(tmp_path: Path) -> None:
 
 def test_band_statistics_are_of_the_pixels_with_data(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
-    patches = take(events, events[0].index[["id"]].assign(split="train"), "train", PLAIN)
+    patches = take(
+        events, events[0].index[["id"]].assign(split="train", scene="e/0"), "train", PLAIN
+    )
     mean, std = band_statistics(patches)
     assert mean == pytest.approx((-10, -17), abs=0.05)
     assert std == pytest.approx((2, 2), abs=0.05)
@@ -124,7 +126,7 @@ def test_patches_that_do_not_fit_into_memory_are_read_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = [written(tmp_path / "e"), written(tmp_path / "f")]
-    split = events[0].index[["id"]].assign(split="train")
+    split = events[0].index[["id"]].assign(split="train", scene="e/0")
     fitting = take(events, split, "train", PLAIN)
     monkeypatch.setattr("sarflood.patches.room.MEMORY_SHARE", 0.0)
     filed = take(events, split, "train", PLAIN, tmp_path / "scratch")
@@ -135,7 +137,10 @@ def test_patches_that_do_not_fit_into_memory_are_read_from_a_file(
 
 def test_a_part_without_patches_is_empty(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
-    assert len(take(events, events[0].index[["id"]].assign(split="train"), "test", PLAIN)) == 0
+    assert (
+        len(take(events, events[0].index[["id"]].assign(split="train", scene="e/0"), "test", PLAIN))
+        == 0
+    )
 
 
 def test_a_sliver_at_the_border_of_a_scene_is_whole_but_tells_no_distribution() -> None:

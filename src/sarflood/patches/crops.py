@@ -29,12 +29,12 @@ MAX_WEIGHT = 10.0  # of a patch against the mean
 
 
 def sampling_weights(
-    patches: LabelledPatches, by_event: float, by_wet_share: float
+    patches: LabelledPatches, by_scene: float, by_wet_share: float
 ) -> NDArray[np.float64]:
     """Return how often each patch is drawn, relative to the mean.
 
-    A patch counts n⁻ᵃ, n being the patches of its event and a `by_event`: 0 draws all patches
-    alike, 1 all events. The same for classes of its wet share.
+    A patch counts n⁻ᵃ, n being the patches of its scene and a `by_scene`: 0 draws all patches
+    alike, 1 all scenes. The same for classes of its wet share.
 
     Returns:
         (N,) float64 with mean 1 (or less, where patches are capped at 10).
@@ -43,7 +43,7 @@ def sampling_weights(
     wet = np.array(shares)
     weights = np.ones(len(patches))
     for kinds, power in (
-        (patches.events, by_event),
+        (patches.scenes, by_scene),
         (np.searchsorted(WET_SHARES, wet), by_wet_share),
     ):
         _, kind, counts = np.unique(kinds, return_inverse=True, return_counts=True)
@@ -150,7 +150,7 @@ class CropLoader:
     ) -> None:
         self._batch_size, self._crop, self._seed = params.batch_size, params.crop, params.seed
         self._device = device or torch.device("cpu")
-        self._weights = sampling_weights(patches, params.balance_events, params.balance_wet)
+        self._weights = sampling_weights(patches, params.balance_scenes, params.balance_wet)
         layers: list[NDArray[Any]] = [patches.images.transpose(0, 2, 3, 1), patches.masks]
         if distances:
             number = len(patches.classes)

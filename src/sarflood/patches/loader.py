@@ -25,14 +25,14 @@ class LabelledPatches:
     Attributes:
         images: (N, C, 256, 256) float16, as `prepare` gives them; NaN no data.
         masks: (N, 256, 256) uint8; codes of `classes`, 255 unknown.
-        events: (N,) str, the event of each.
+        scenes: (N,) str, the scene of each.
         hashes: (N,) str, the sha256 of each, by which a training knows its data again.
         classes: Names of the codes.
     """
 
     images: NDArray[np.float16]
     masks: NDArray[np.uint8]
-    events: NDArray[np.str_]
+    scenes: NDArray[np.str_]
     hashes: NDArray[np.str_]
     classes: tuple[str, ...] = TWO_CLASSES
 
@@ -56,14 +56,14 @@ def take(
 
     Args:
         events: All events; those with patches in the part have the same classes.
-        split: `id` and `split`, a row a patch.
+        split: `id`, `split` and `scene`, a row a patch.
         part: `train`, `val` or `test`.
         params: How they are filtered and scaled.
         scratch: A folder for that file; by default the system's for temporary files.
     """
-    chosen = set(split.loc[split["split"] == part, "id"])
+    scene = split.loc[split["split"] == part].set_index("id")["scene"]
     found = [
-        (item, item.masks, np.flatnonzero(item.index["id"].isin(chosen)))
+        (item, item.masks, np.flatnonzero(item.index["id"].isin(scene.index)))
         for item in events
         if item.masks is not None
     ]
@@ -73,7 +73,7 @@ def take(
     bands = len(channels(params, first.bands)) if first else 0
     images = room((count, bands, PATCH, PATCH), np.float16, scratch)
     masks = room((count, PATCH, PATCH), np.uint8, scratch)
-    names: list[str] = []
+    scenes: list[str] = []
     hashes: list[str] = []
     for item, known, rows in found:
         scaling = event_scaling(item.images) if params.normalisation == "event" else None
@@ -82,11 +82,11 @@ def take(
             images[place] = prepare(item.images[batch], params, scaling)
             masks[place] = known[batch]
             hashes += item.index["sha256"].iloc[batch].tolist()
-        names += [item.event.id] * rows.size
+            scenes += scene[item.index["id"].iloc[batch]].tolist()
     return LabelledPatches(
         images,
         masks,
-        np.array(names, dtype=np.str_),
+        np.array(scenes, dtype=np.str_),
         np.array(hashes, dtype=np.str_),
         (first.classes if first else None) or TWO_CLASSES,
     )

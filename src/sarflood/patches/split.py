@@ -49,9 +49,10 @@ def split_events(events: Sequence[EventPatches], params: SplitParams) -> pd.Data
         params: Shares, guard distance, and which events are wholly for testing.
 
     Returns:
-        `id`, `event` and `split`, a row a patch in the order of `events`; `split` is `train`,
-        `val`, `test`, `guard` (unused, between the others), `unlabelled` or `held_out`. An event
-        too small to be kept apart is all `train`.
+        `id`, `event`, `split` and `scene`, a row a patch in the order of `events`. `split` is
+        `train`, `val`, `test`, `guard` (unused, between the others), `unlabelled` or `held_out`. An
+        event too small to be kept apart is all `train`. `scene` names what patches of one event
+        that lie side by side, or show the same, have in common.
 
     Raises:
         InputError: `split.leave_out` names an event that is not there or has no labels.
@@ -64,9 +65,9 @@ def split_events(events: Sequence[EventPatches], params: SplitParams) -> pd.Data
     )
     done: list[pd.DataFrame] = []
     for item in left_out + others:
-        done.append(_table(item, _split(item, done, params)))
+        done.append(_table(item, *_split(item, done, params)))
     order = [row for item in events for row in item.index["id"]]
-    table = pd.concat(done, ignore_index=True)[["id", "event", "split"]]
+    table = pd.concat(done, ignore_index=True)[["id", "event", "split", "scene"]]
     return table.set_index("id").loc[order].reset_index()
 
 
@@ -102,26 +103,34 @@ def _check_left_out(events: Sequence[EventPatches], params: SplitParams) -> None
             )
 
 
-def _table(item: EventPatches, parts: Parts) -> pd.DataFrame:
+def _table(
+    item: EventPatches, parts: Parts, scenes: NDArray[np.int64] | None = None
+) -> pd.DataFrame:
     columns = ["id", "event", "crs", "transform", "sketch"]
-    return item.index[columns].reset_index(drop=True).assign(split=parts)
+    table = item.index[columns].reset_index(drop=True).assign(split=parts)
+    numbers = np.zeros(len(table), np.int64) if scenes is None else scenes
+    return table.assign(scene=[f"{item.event.id}/{number}" for number in numbers])
 
 
-def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) -> Parts:
-    """Split one event, given the tables of those before it."""
+def _split(
+    item: EventPatches, done: list[pd.DataFrame], params: SplitParams
+) -> tuple[Parts, NDArray[np.int64]]:
+    """Split one event, given the tables of those before it; return its scenes, too."""
     index = item.index.reset_index(drop=True)
     labelled = index["wet_share"].notna().to_numpy()
     parts = np.full(len(index), UNLABELLED, dtype="<U10")
+    scenes = np.zeros(len(index), np.int64)
     if item.event.hold_out:
-        return _held_out(item, labelled, done, params.guard_patches)
+        return _held_out(item, labelled, done, params.guard_patches), scenes
     if item.event.id in params.leave_out:
         parts[labelled] = TEST
-        return parts
+        return parts, scenes
     if not labelled.any():
-        return parts
+        return parts, scenes
     rows = np.flatnonzero(labelled)
     pairs = related(index.iloc[rows], item.images[rows], params.guard_patches)
-    own = _split_alone(index.iloc[rows], item.images[rows], pairs, params)
+    scenes[rows] = _scenes(index.iloc[rows], pairs)
+    own = _split_alone(index.iloc[rows], item.images[rows], scenes[rows], params)
     if params.leave_out:
         own[own == TEST] = TRAIN
     earlier = _earlier_parts(index.iloc[rows], done, params.guard_patches)
@@ -130,7 +139,14 @@ def _split(item: EventPatches, done: list[pd.DataFrame], params: SplitParams) ->
     inherited = earlier != ""
     own[inherited] = earlier[inherited]
     parts[rows] = _guarded(own, pairs, inherited)
-    return parts
+    return parts, scenes
+
+
+def _scenes(index: pd.DataFrame, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups of patches that are related; tiles of one grid are one, however far."""
+    places = index["grid"].fillna(index["id"])
+    grids = np.column_stack([np.arange(len(index)), places.map(_first_position(places))])
+    return groups(np.concatenate([pairs, grids]), len(index))
 
 
 def _held_out(
@@ -144,15 +160,15 @@ def _held_out(
 
 
 def _split_alone(
-    index: pd.DataFrame, images: NDArray[np.float16], pairs: NDArray[np.int64], params: SplitParams
+    index: pd.DataFrame,
+    images: NDArray[np.float16],
+    scenes: NDArray[np.int64],
+    params: SplitParams,
 ) -> Parts:
     wet = (index["wet_share"] * index["valid_share"]).to_numpy()
     if index["grid"].notna().all() and index["grid"].nunique() < MANY_PLACES:
         return _by_strips(index[["row", "col"]].to_numpy(np.int64), wet, params)
-    # Tiles of one chip are one place, whatever the guard distance.
-    places = index["grid"].fillna(index["id"])
-    chips = np.column_stack([np.arange(len(index)), places.map(_first_position(places))])
-    parts = _by_groups(groups(np.concatenate([pairs, chips]), len(index)), wet, index, params)
+    parts = _by_groups(scenes, wet, index, params)
     if TEST in parts:
         return parts
     return _by_strips(positions(index, images, params.guard_patches), wet, params)
