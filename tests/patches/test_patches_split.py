@@ -157,6 +157,18 @@ def test_patches_without_a_place_are_split_by_scenes_that_their_edges_tell() -> 
     assert set(PARTS) <= set(parts)
 
 
+def test_scenes_are_named_as_edges_and_grids_tell() -> None:
+    order = np.random.default_rng(0).permutation(24)
+    loose = event(grid(1, 24).assign(grid=None), "a", 1, images=mosaics(order))
+    whole = event(grid(4, 8), "b", 2)
+    table = split_events([loose, whole], PARAMS)
+    mosaic = pd.Series(np.repeat(np.arange(4), 6)[order])
+    scenes = table["scene"][:24]
+    assert scenes.nunique() == 4
+    assert (scenes.groupby(mosaic).nunique() == 1).all()
+    assert set(table["scene"][24:]) == {"b/0"}
+
+
 def test_scenes_too_large_for_a_part_are_cut() -> None:
     """Four mosaics of six patches: one would do for testing, but none for validation."""
     index = grid(1, 24).assign(grid=None)

@@ -13,7 +13,7 @@ from sarflood.workspace import Workspace
 
 
 def split(workspace: Workspace) -> None:
-    """Write `data/split.parquet` (`id`, `event`, `split`) and `metrics/split.json`."""
+    """Write `data/split.parquet` (see `split_events`) and `metrics/split.json`."""
     params = load_params(workspace.params)
     events, counts = open_events(workspace.events), {}
     table = split_events(events, params.split)
