@@ -214,7 +214,7 @@ def _light(bench: _Bench, folds: int) -> list[Claim]:
     for number in range(folds):
         event, split = _fold(bench.event("ombria"), number, bench.params)
         plain, fitted = bench.run(f"plain, fold {number + 1}", [event], split)
-        epochs = {"epochs": len(fitted.epochs), "max_minutes": 1e4}
+        epochs = {"epochs": len(fitted.epochs), "min_steps": 1, "max_minutes": 1e4}
         params = bench.params.model_copy(
             update={
                 "model": bench.params.model.model_copy(update={"variant": "light"}),

@@ -63,7 +63,9 @@ def main() -> int:
     one = _patches(1)
     ours_all, bare_all = [], []
     for _ in range(options.turns):
-        short = params.model_copy(update={"train": params.train.model_copy(update={"epochs": 2})})
+        short = params.model_copy(
+            update={"train": params.train.model_copy(update={"epochs": 2, "min_steps": 1})}
+        )
         curve = fit(patches, one, ("vv", "vh"), short, lambda _: None).epochs
         ours_all.append(float(curve["seconds"].diff().iloc[-1]))
         bare_all.append(_timed(bare.epoch))

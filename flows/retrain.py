@@ -13,9 +13,9 @@ from prefect.states import Completed
 from flows.deploy import bundle
 from flows.support import open_workspace, run_stages, show_table, show_text
 from sarflood.ingest.track import track_event
-from sarflood.promotion.gate import Check
+from sarflood.promotion.gate import read_checks
 from sarflood.promotion.promote import (
-    check_code_is_committed,
+    check_history,
     known_candidate,
     promote_judged,
     record_candidate,
@@ -42,7 +42,7 @@ def retrain(event: str | None = None, workspace: str | None = None) -> State[dic
         workspace: Its folder; by default the one that the process stands in.
     """
     place = open_workspace(workspace)
-    check_code_is_committed(place)
+    check_history(place)
     with place.exclusive(get_run_logger().warning):
         track_untracked(place)
         fit(place)
@@ -89,7 +89,8 @@ def judge(workspace: Workspace) -> dict[str, Any]:
     run_stages(workspace, "gate")
     verdict: dict[str, Any] = json.loads((workspace.metrics / "gate.json").read_text("utf-8"))
     word = "passed" if verdict["passed"] else "refused"
-    show_table("gate", verdict["checks"], f"The gate {word} the candidate")
+    rows = [check.row() for check in read_checks(verdict)]
+    show_table("gate", rows, f"The gate {word} the candidate")
     card = (workspace.model / "card.md").read_text(encoding="utf-8")
     show_text("model-card", card, "Model card of the candidate")
     return verdict
@@ -100,7 +101,8 @@ def register(workspace: Workspace, event: str | None, gate: dict[str, Any]) -> V
     """Push, commit and tag the candidate; a refused one is a version too."""
     word = "passed" if gate["passed"] else "refused"
     asked = f" after event {event}" if event else ""
-    version = record_candidate(workspace, f"Retrain{asked}: gate {word}")
+    checks = "\n".join(f"- {check.sentence()}" for check in read_checks(gate))
+    version = record_candidate(workspace, f"Retrain{asked}: gate {word}\n\n{checks}")
     get_run_logger().info("registered %s (IoU %s, gate %s)", version.version, version.iou, word)
     return version
 
@@ -126,8 +128,7 @@ def track_untracked(workspace: Workspace) -> None:
 
 def _refusals(workspace: Workspace) -> list[str]:
     verdict = json.loads((workspace.metrics / "gate.json").read_text(encoding="utf-8"))
-    checks = [Check(**check) for check in verdict["checks"]]
-    return [check.refusal() for check in checks if not check.passed]
+    return [check.sentence() for check in read_checks(verdict) if not check.passed]
 
 
 def _known(version: Version) -> str:

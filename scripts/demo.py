@@ -34,7 +34,6 @@ SECONDS_OF_TRAINING = 75
 # A demonstration trains for about a minute; `params.yaml` is made for real events.
 SHORTER = {
     "max_minutes: 25.0": f"max_minutes: {SECONDS_OF_TRAINING / 60}",
-    "epochs: 60": "epochs: 20",
 }
 
 console = Console(stderr=True)

@@ -20,7 +20,12 @@ from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
 from sarflood.params import InputParams, LossParams, ModelParams
 
-QUICK = {"width: 8": "width: 2", "depth: 4": "depth: 1", "epochs: 60": "epochs: 1"}
+QUICK = {
+    "width: 8": "width: 2",
+    "depth: 4": "depth: 1",
+    "epochs: 16": "epochs: 1",
+    "min_steps: 400": "min_steps: 1",
+}
 LOSS = LossParams.model_validate("auto")
 PLAIN = InputParams(speckle_filter="none", normalisation="training", fixed_db={})
 UTM = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 1_500_000.0)

@@ -36,6 +36,14 @@ def _pair(weight: Any) -> Any:
     return weight if isinstance(weight, tuple) else (weight, weight)
 
 
+def _tuple(names: Any) -> Any:
+    """YAML has lists where the model has a tuple."""
+    return tuple(names) if isinstance(names, list) else names
+
+
+# Classes of a patch's wet share, by their upper ends; the first one is wholly dry.
+WET_SHARES = {"0": 0.0, "to_1": 0.01, "to_5": 0.05, "to_20": 0.2, "to_50": 0.5, "to_100": 1.0}
+Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Ramp = Annotated[tuple[Weight, Weight], BeforeValidator(_pair)]
 ClassWeights = Annotated[
     tuple[Annotated[float, Field(gt=0.0, le=1000.0)], ...],
@@ -83,15 +91,7 @@ class SplitParams(Closed):
     val_share: Annotated[float, Field(gt=0.0, le=0.4)]
     test_share: Annotated[float, Field(gt=0.0, le=0.4)]
     guard_patches: Annotated[int, Field(ge=0, le=8)]
-    leave_out: tuple[str, ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tuple(cls, values: Any) -> Any:
-        """YAML has lists where the model has a tuple."""
-        if isinstance(values, dict) and isinstance(values.get("leave_out"), list):
-            return {**values, "leave_out": tuple(values["leave_out"])}
-        return values
+    leave_out: Names
 
     @model_validator(mode="after")
     def _half_to_train(self) -> SplitParams:
@@ -155,9 +155,10 @@ class ModelParams(Closed):
 
 
 class TrainParams(Closed):
-    """Optimisation: ends at `epochs` or at `max_minutes`, whichever comes first."""
+    """Optimisation: ends at `epochs`, or `min_steps` if later, or at `max_minutes`, if earlier."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)]
+    min_steps: Annotated[int, Field(ge=1, le=1_000_000)]
     max_minutes: Annotated[float, Field(gt=0.0, le=100_000.0)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     crop: Annotated[int, Field(ge=32, le=256)]
@@ -235,13 +236,67 @@ class LossParams(Closed):
         )
 
 
+Figure = Literal[
+    "iou",
+    "f1",
+    "precision",
+    "recall",
+    "accuracy",
+    "mean_iou",
+    "patch_iou",
+    "patch_mean_iou",
+    "area_error",
+    "boundary_f1",
+    "boundary_distance_px",
+    "boundary_distance_m",
+    "ece",
+]
+
+
+class Limit(Closed):
+    """Where a figure must lie: at or above `min`, at or below `max`."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Limit:
+        if self.min is None and self.max is None:
+            raise ValueError("neither min nor max is given")
+        return self
+
+
+Limits = dict[Figure, Limit]
+
+
+class ChampionParams(Closed):
+    """What a candidate must be against the champion, on the same test patches."""
+
+    margin: Share
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)]
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]
+    may_forget: Names
+
+
 class GateParams(Closed):
     """What a candidate must reach to be promoted."""
 
-    min_iou: Share
-    min_event_iou: Share
+    overall: Annotated[Limits, Field(min_length=1)]
+    event: Annotated[Limits, Field(min_length=1)]
+    slices: dict[str, Limits]
     max_dry_false_alarms: Share
-    max_champion_drop: Share
+    champion: ChampionParams
+
+    @model_validator(mode="after")
+    def _slices_are_known(self) -> GateParams:
+        for name in self.slices:
+            kind, _, which = name.partition(" ")
+            if not (kind == "region" and which) and not (kind == "wet" and which in WET_SHARES):
+                raise ValueError(
+                    f"slices: {name!r} is none; known: region and its name, and wet with one of "
+                    f"{', '.join(WET_SHARES)}"
+                )
+        return self
 
 
 class ServingParams(Closed):
@@ -251,6 +306,8 @@ class ServingParams(Closed):
     max_megabytes: Annotated[int, Field(ge=16, le=4096)]
     max_megapixels: Annotated[int, Field(ge=1, le=4096)]
     ready_within_s: Annotated[float, Field(gt=0.0, le=600.0)]
+    patch_within_s: Annotated[float, Field(gt=0.0, le=60.0)]
+    max_memory_gib: Annotated[float, Field(gt=0.0, le=1024.0)]
 
 
 class Params(Closed):
@@ -308,7 +365,8 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{key}: missing; allowed: {_allowed(location)}"
     if item["type"] == "literal_error" and "[key]" in map(str, item["loc"]):
-        return f"{key}: unknown; allowed: {', '.join(get_args(LossName))}"
+        names = get_args(LossName if "terms" in location else Figure)
+        return f"{key}: unknown; allowed: {', '.join(names)}"
     if "class_weights" in location:
         return (
             f"loss.class_weights: {item['input']!r} is none; allowed: inverse_frequency, or a list "

@@ -12,7 +12,7 @@ from pathlib import Path
 from sarflood.errors import InputError, SarfloodError
 from sarflood.params import load_params
 from sarflood.process import dvc, git
-from sarflood.workspace import Workspace, find_workspace
+from sarflood.workspace import NOBODY, Workspace, find_workspace
 
 FREE_GIB = 5
 
@@ -71,7 +71,7 @@ def _source() -> Path:
 
 def _identity(source: Path) -> dict[str, str]:
     """Return git's name and mail for the audit trail: the user's, or sarflood's own."""
-    fallback = {"user.name": "sarflood", "user.email": "sarflood@localhost"}
+    fallback = {"user.name": NOBODY, "user.email": "sarflood@localhost"}
     known = {}
     for key, value in fallback.items():
         try:

@@ -14,6 +14,7 @@ from sarflood.errors import InputError
 from sarflood.process import git
 
 MODEL_NAME = "flood-unet"
+NOBODY = "sarflood"  # git's user in a workspace whose maker has told git no name
 
 
 @dataclass(frozen=True)

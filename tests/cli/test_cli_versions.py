@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -36,7 +37,10 @@ def workspace(tmp_path: Path) -> Workspace:
     digest = sha256(package / WEIGHTS)
     for iou, passed in ((0.8, True), (0.6, False)):
         write_json(place.metrics / "evaluation.json", {"test": {"iou": iou}})
-        write_json(place.metrics / "gate.json", {"passed": passed, "candidate": digest})
+        write_json(
+            place.metrics / "gate.json",
+            {"passed": passed, "candidate": digest, "checks": [{"name": "IoU"}]},
+        )
         write_text(place.model / "card.md", f"# A model of IoU {iou}\n\n| {'long ' * 40}|\n")
         git(place.root, "add", "-A")
         git(place.root, "commit", "--quiet", "-m", f"candidate {iou}")
@@ -50,14 +54,42 @@ def run(workspace: Workspace, *arguments: str) -> Result:
 
 
 def test_the_card_of_a_version_is_that_of_its_tag(workspace: Workspace) -> None:
-    card = run(workspace, "models", "v0.2.0").stdout  # whose model package has not been fetched
-    assert card == f"# A model of IoU 0.6\n\n| {'long ' * 40}|\n"
+    card = run(workspace, "models", "show", "v0.2.0").stdout  # whose package was not fetched
+    assert card == f"# A model of IoU 0.6\n\n| {'long ' * 40}|\n\n## In production\n\nnever\n"
+    first = run(workspace, "models", "show", "v0.1.0").stdout
+    assert re.search(r"\n- 20\d\d-.* UTC, by test: first\n$", first)
 
 
-def test_a_version_as_json_is_its_row_of_the_list(workspace: Workspace) -> None:
+def test_a_version_as_json_has_its_row_of_the_list_and_all_figures(workspace: Workspace) -> None:
     rows = json.loads(run(workspace, "models", "--json").stdout)
-    one = json.loads(run(workspace, "models", "v0.2.0", "--json").stdout)
-    assert one == [row for row in rows if row["version"] == "v0.2.0"]
+    one = json.loads(run(workspace, "models", "show", "v0.1.0", "--json").stdout)
+    row = next(row for row in rows if row["version"] == "v0.1.0")
+    assert one["commit"].startswith(row.pop("commit"))
+    assert {name: one[name] for name in row} == row
+    assert one["evaluation"] == {"test": {"iou": 0.8}}
+    assert one["checks"] == [{"name": "IoU"}]
+    assert [item["why"] for item in one["promotions"]] == ["first"]
+
+
+def test_status_is_said_in_lines_and_as_json(workspace: Workspace) -> None:
+    lines = run(workspace, "status").stdout
+    assert re.search(r"v0\.1\.0 is in production since 20\d\d-.* \(by test\)\n  first\n", lines)
+    assert "its bundle is not built" in lines
+    assert json.loads(run(workspace, "status", "--json").stdout)["production"]["why"] == "first"
+
+
+def test_an_override_needs_a_reason(workspace: Workspace) -> None:
+    refusal = run(workspace, "promote", "v0.2.0", "--override").exception
+    assert isinstance(refusal, InputError)
+    assert "needs a --reason" in str(refusal)
+
+
+def test_a_rollback_to_what_serves_changes_nothing(workspace: Workspace) -> None:
+    ran = run(workspace, "rollback", "--to", "v0.1.0")
+    assert "v0.1.0 is in production" in ran.stdout
+    now = production(workspace)
+    assert now
+    assert len(now.promotions) == 1
 
 
 @pytest.mark.parametrize("verb", [["promote"], ["rollback", "--to"]])

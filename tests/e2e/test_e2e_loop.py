@@ -49,7 +49,10 @@ def loop() -> Iterator[Loop]:
         git(loop.workspace.root, "tag", "--delete", "flood-unet#production#1")
         loop.sarflood("retrain resumed", "retrain")
         loop.sarflood("retrain again", "retrain")
-        edit(loop, {"min_iou: 0.05": "min_iou: 0.999", "start_from: null": "start_from: v0.1.0"})
+        edit(
+            loop,
+            {"iou: {min: 0.05}": "iou: {min: 0.999}", "start_from: null": "start_from: v0.1.0"},
+        )
         loop.sarflood("ingest two", "ingest", folder / "two", "--event", "two", "--retrain")
         yield loop
 
@@ -88,7 +91,7 @@ def test_a_second_retraining_finds_nothing_new(loop: Loop) -> None:
 def test_a_refused_candidate_is_a_version_and_the_champion_stays(loop: Loop) -> None:
     ran = loop.ran["ingest two"]
     assert ran.code == 4, ran.err
-    assert "needs at least 0.9990" in ran.err
+    assert "needs at least 0.999" in ran.err
     assert "the champion stays" in ran.err
     assert "Traceback" not in ran.err
     second, first = loop.versions()
@@ -97,7 +100,7 @@ def test_a_refused_candidate_is_a_version_and_the_champion_stays(loop: Loop) -> 
 
 
 def test_the_second_candidate_began_with_the_weights_of_the_first(loop: Loop) -> None:
-    card = loop.sarflood("card", "models", "v0.2.0").out
+    card = loop.sarflood("card", "models", "show", "v0.2.0").out
     assert "began with the weights of v0.1.0" in card
     curves = [
         git(loop.workspace.root, "show", f"{version.tag}:plots/training.csv")
@@ -111,7 +114,9 @@ def test_the_gate_compared_with_the_champion_on_todays_patches(loop: Loop) -> No
     gate = json.loads((loop.workspace.metrics / "gate.json").read_text("utf-8"))
     assert gate["champion"] == "v0.1.0"
     names = [check["name"] for check in gate["checks"]]
-    assert {"IoU, event one", "IoU, event two", "IoU against champion v0.1.0"} <= set(names)
+    against = "IoU above champion v0.1.0"
+    assert {"IoU, event one", "IoU, event two", f"{against}, event one"} <= set(names)
+    assert f"{against}, new: two" in names
 
 
 def test_the_run_left_nothing_uncommitted_and_nothing_to_do(loop: Loop) -> None:
@@ -201,7 +206,7 @@ def test_models_and_events_are_listed_as_json(loop: Loop) -> None:
     ]
     events = json.loads(loop.sarflood("events", "events", "--json").out)
     assert [row["event"] for row in events] == ["one", "two"]
-    card = loop.sarflood("card", "models", "v0.1.0").out
+    card = loop.sarflood("card", "models", "show", "v0.1.0").out
     assert "Gate: passed" in card
 
 
@@ -209,6 +214,56 @@ def test_a_refused_version_cannot_be_promoted_by_hand(loop: Loop) -> None:
     ran = loop.sarflood("promote", "promote", "v0.2.0")
     assert ran.code == 4
     assert [item.version for item in loop.versions() if item.production] == ["v0.1.0"]
+
+
+def test_the_gate_is_overridden_and_that_is_undone(loop: Loop) -> None:
+    root = loop.workspace.root
+    git(root, "config", "user.name", "Maria Reyes")
+    asked = ("promote", "v0.2.0", "--override", "--reason", "nothing else maps Samar")
+    ran = loop.sarflood("override", *asked)
+    assert ran.code == 0, ran.err
+    live = json.loads(loop.sarflood("status", "status", "--json").out)["production"]
+    assert (live["version"], live["override"], live["gate"]) == ("v0.2.0", True, "refused")
+    assert live["bundle"]
+    card = loop.sarflood("card", "models", "show", "v0.2.0").out
+    assert "by Maria Reyes: Override of the gate: nothing else maps Samar" in card
+    again = loop.sarflood("after override", "retrain")
+    assert "v0.2.0, which is in production" in again.out
+    ran = loop.sarflood("rollback", "rollback", "--reason", "sees water on runways")
+    assert ran.code == 0, ran.err
+    live = json.loads(loop.sarflood("status", "status", "--json").out)["production"]
+    assert (live["version"], live["override"]) == ("v0.1.0", False)
+    assert live["why"] == "Rollback from v0.2.0: sees water on runways"
+    again = loop.sarflood("after rollback", "retrain")
+    assert again.code == 0, again.err
+    assert "was rolled back; `sarflood promote v0.2.0` brings it back" in again.out
+    assert [item.version for item in loop.versions() if item.production] == ["v0.1.0"]
+
+
+def test_two_versions_are_compared(loop: Loop) -> None:
+    found = json.loads(loop.sarflood("diff", "models", "diff", "v0.1.0", "v0.2.0", "--json").out)
+    assert list(found["events"]) == ["two"]
+    assert found["events"]["two"]["old"] is None
+    assert found["params"]["params.yaml: train.start_from"] == {"old": None, "new": "v0.1.0"}
+    iou = found["metrics"]["metrics/evaluation.json: test.iou"]
+    assert [iou["old"], iou["new"]] == [item.iou for item in reversed(loop.versions())]
+    assert found["code"] == []
+    table = loop.sarflood("diff", "models", "diff", "v0.1.0", "v0.2.0").out
+    assert "train.start_from" in table
+
+
+def test_a_version_alone_gives_the_same_figures_again(loop: Loop, tmp_path: Path) -> None:
+    root, tag = tmp_path / "again", "flood-unet@v0.1.0"
+    git(tmp_path, "clone", "--quiet", str(loop.workspace.root), str(root))
+    git(root, "checkout", "--quiet", tag)
+    remote = f"{loop.workspace.root}-remote"
+    dvc(root, "remote", "add", "--quiet", "--local", "--default", "storage", remote)
+    dvc(root, "pull", "--quiet")
+    path = root / "metrics" / "evaluation.json"
+    path.unlink()
+    dvc(root, "repro", "--force", "--single-item", "evaluate")
+    assert path.read_text("utf-8") == git(root, "show", f"{tag}:metrics/evaluation.json")
+    assert dvc(root, "status", "--json", "evaluate").strip() == "{}"
 
 
 def test_a_bad_source_is_one_clear_error_without_a_server(loop: Loop, tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from sarflood.model.histogram import count_pixels
 from sarflood.model.package import FloodModel
 from sarflood.model.unet import UNet
 from sarflood.patches.store import EventPatches, PatchWriter, open_events
-from sarflood.promotion.card import model_card
-from sarflood.promotion.gate import Verdict
 from sarflood.sources.event import Event, Origin
 from sarflood.sources.reader import RawPatch
 
@@ -150,11 +148,3 @@ def test_all_that_judges_water_takes_other_codes_for_dry_land() -> None:
     np.testing.assert_array_equal(
         count_pixels(probabilities, mask), count_pixels(probabilities, water)
     )
-
-
-def test_the_card_names_the_classes() -> None:
-    found = {"other": 0.91234, "water": None, "mean": 0.5}
-    verdict = Verdict("abc", None, ())
-    card = model_card(manifest(), {"test": {}, "classes": found}, verdict)
-    assert "IoU of each class: other 0.912, water missing, mean 0.500" in card
-    assert "IoU of each class" not in model_card(manifest(), {"test": {}}, verdict)

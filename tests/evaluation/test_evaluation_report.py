@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,13 +32,18 @@ TRAINING = pd.DataFrame(
         "learning_rate": [0.001, 0.002, 0.0001],
     }
 )
-GATE = {
-    "passed": False,
-    "checks": [
-        {"name": "IoU & all", "observed": 0.81234, "threshold": 0.7, "passed": True},
-        {"name": "IoU <west>", "observed": None, "threshold": 0.7, "passed": False},
-    ],
-}
+GATE = [
+    {"check": "IoU & all", "observed": "0.812", "needed": "at least 0.7", "verdict": "passed"},
+    {"check": "IoU <west>", "observed": "missing", "needed": "at least 0.7", "verdict": "refused"},
+]
+CARD = """# flood-unet
+
+| event | source |
+|---|---|
+| west | [maker](https://example.org/a) [bad](javascript:alert(1)) |
+
+<script>alert(2)</script> ![picture](https://example.org/b.png)
+"""
 DATA = DataChecks(
     split={
         "east": {
@@ -98,7 +102,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        loading = {"src", "href", "srcset", "data", "action"}
+        loading = {"src", "srcset", "data", "action", *(["href"] if tag != "a" else [])}
         self.loads += [value or "" for name, value in attrs if name in loading]
 
     def handle_data(self, data: str) -> None:
@@ -106,7 +110,7 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
-Write = Callable[[dict[str, Any] | None], str]
+Write = Callable[[list[dict[str, str]] | None], str]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +120,7 @@ def write(
     evaluation: Evaluation,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Write:
-    def write(gate: dict[str, Any] | None) -> str:
+    def write(gate: list[dict[str, str]] | None) -> str:
         path = tmp_path_factory.mktemp("report") / "report.html"
         write_report(
             path,
@@ -127,6 +131,7 @@ def write(
             model=model,
             data=DATA,
             gate=gate,
+            card=CARD,
         )
         return path.read_text(encoding="utf-8")
 
@@ -230,12 +235,22 @@ def test_names_from_outside_are_text_and_never_markup(report: str) -> None:
     assert "IoU <west>" in page.text
 
 
+def test_the_card_is_shown_and_markup_in_it_is_text(report: str) -> None:
+    page = Page(report)
+    assert "Model card" in page.text
+    assert '<a href="https://example.org/a">maker</a>' in report
+    assert "<td>west</td>" in report
+    assert not [link for link in re.findall(r'href="([^"]*)"', report) if "script" in link]
+    assert "&lt;script&gt;alert(2)" in report
+    assert "b.png" not in "".join(page.loads)
+
+
 def test_gate_checks_are_shown_when_there_are_some(report: str, write: Write) -> None:
     assert not any(text.startswith("Gate") for text in Page(write(None)).text)
     page = Page(report)
     assert "Gate: refused" in page.text
     start = page.text.index("IoU & all")
-    assert page.text[start + 1 : start + 4] == ["0.812", "0.700", "passed"]
+    assert page.text[start + 1 : start + 4] == ["0.812", "at least 0.7", "passed"]
 
 
 def test_the_same_evaluation_gives_the_same_report(report: str, write: Write) -> None:

@@ -20,8 +20,8 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 
 def test_the_committed_settings_are_valid() -> None:
     params = load_params(PARAMS)
-    assert params.gate.min_iou == 0.7
-    assert params.gate.min_event_iou == 0.7
+    assert params.gate.overall["iou"].min == 0.7
+    assert params.gate.event["iou"].min == 0.7
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,15 @@ def test_the_committed_settings_are_valid() -> None:
             "wdith: 8",
             ["model.wdith: unknown key", "width, depth", "model.width: missing"],
         ),
-        ("min_iou: 0.7", "min_iou: 1.2", ["gate.min_iou = 1.2", "0.0 to 1.0"]),
-        ("min_iou: 0.7", "min_iou: high", ["gate.min_iou = 'high'", "a number, 0.0 to 1.0"]),
-        ("min_iou: 0.7", "min_iou: .nan", ["gate.min_iou = nan", "0.0 to 1.0"]),
+        ("margin: 0.01", "margin: 1.2", ["gate.champion.margin = 1.2", "0.0 to 1.0"]),
+        ("margin: 0.01", "margin: high", ["champion.margin = 'high'", "a number, 0.0 to 1.0"]),
+        ("margin: 0.01", "margin: .nan", ["gate.champion.margin = nan", "0.0 to 1.0"]),
+        ("    iou: {min: 0.7}", "    iou: {}", ["gate.overall.iou: neither min nor max"]),
+        ("    iou: {min: 0.7}", "    iou: {min: high}", ["gate.overall.iou.min = 'high'"]),
+        ("    iou: {min: 0.7}", "    iou: {least: 0.7}", ["gate.overall.iou.least: unknown key"]),
+        ("    iou: {min: 0.7}", "    ious: {min: 0.7}", ["gate.overall.ious: unknown", "iou, f1"]),
+        ("slices: {}", "slices: {wet to_7: {iou: {min: 0.5}}}", ["'wet to_7' is none", "to_20"]),
+        ("slices: {}", "slices: {region: {iou: {min: 0.5}}}", ["'region' is none", "to_20"]),
         ("    dice: 1.0", "    dicee: 1.0", ["loss.terms.dicee", "cross_entropy", "tversky"]),
         ("    dice: 1.0", "    dice: -1.0", ["loss.terms.dice = -1.0", "a weight from 0 to 100"]),
         ("    dice: 1.0", "    dice: [0.1, 200]", ["loss.terms.dice = 200", "or [first, last]"]),
@@ -90,7 +96,7 @@ def test_a_weight_is_a_number_or_one_that_changes(tmp_path: Path) -> None:
 
 def test_a_loss_is_left_to_the_masks_by_one_word(tmp_path: Path) -> None:
     text = PARAMS.read_text("utf-8")
-    start, end = text.index("loss:  "), text.index("gate:\n")
+    start, end = text.index("loss:  "), text.index("gate:  ")
     path = tmp_path / "params.yaml"
     path.write_text(f"{text[:start]}loss: auto\n\n{text[end:]}", "utf-8")
     loss = load_params(path).loss

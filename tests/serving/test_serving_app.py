@@ -19,7 +19,9 @@ from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.served import BundleInfo, Served
 
-LIMITS = ServingParams(max_megabytes=16, max_megapixels=1, ready_within_s=60.0)
+LIMITS = ServingParams(
+    max_megabytes=16, max_megapixels=1, ready_within_s=60, patch_within_s=5, max_memory_gib=4
+)
 
 
 @pytest.fixture

@@ -14,7 +14,13 @@ from sarflood.files import write_json
 from sarflood.serving.recorded import check_answers, read_recorded
 from sarflood.serving.served import load_served
 
-SERVING = {"max_megabytes": 16, "max_megapixels": 10, "ready_within_s": 60.0}
+SERVING = {
+    "max_megabytes": 16,
+    "max_megapixels": 10,
+    "ready_within_s": 60.0,
+    "patch_within_s": 5.0,
+    "max_memory_gib": 4.0,
+}
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def patches(seed: int) -> LabelledPatches:
 
 def settings(terms: Terms, class_weights: Any = "inverse_frequency", epochs: int = 1) -> Params:
     params = load_params(ROOT / "params.yaml")
-    train = {"epochs": epochs, "batch_size": 2, "crop": 64, "learning_rate": 0.01}
+    train = {"epochs": epochs, "min_steps": 1, "batch_size": 2, "crop": 64, "learning_rate": 0.01}
     loss = {"terms": terms, "class_weights": class_weights}
     return params.model_copy(
         update={

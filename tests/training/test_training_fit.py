@@ -24,7 +24,14 @@ BANDS = ("vv",)
 
 def settings(**train: float) -> Params:
     params = load_params(ROOT / "params.yaml")
-    changed = {"epochs": 3, "batch_size": 4, "crop": 64, "learning_rate": 0.01, **train}
+    changed = {
+        "epochs": 3,
+        "min_steps": 1,
+        "batch_size": 4,
+        "crop": 64,
+        "learning_rate": 0.01,
+        **train,
+    }
     return params.model_copy(
         update={
             "train": params.train.model_copy(update=changed),

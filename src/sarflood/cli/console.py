@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import sys
@@ -44,6 +45,11 @@ def show(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None:
     for row in rows:
         table.add_row(*("–" if value is None else str(value) for value in row.values()))
     out.print(table)
+
+
+def moment(seconds: int) -> str:
+    """Return a time in seconds since 1970 as `2026-11-25 10:00:00 UTC`."""
+    return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def run_flow(workspace: Workspace, flow_name: str, /, **parameters: Any) -> Any:

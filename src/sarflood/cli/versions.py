@@ -1,97 +1,215 @@
-"""Verbs about versions: models, promote, rollback, deploy, serve, map."""
+"""Verbs about versions: models, status, promote, rollback, deploy, serve, map."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sarflood.cli.console import AsJson, Where, app, err, out, run_flow, show
-from sarflood.errors import GateRefusedError, InputError, SarfloodError
+from sarflood.cli.console import AsJson, Where, app, err, moment, out, run_flow, show
+from sarflood.errors import InputError, SarfloodError
 from sarflood.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
     from sarflood.promotion.registry import Version
 
 
-@app.command()
-def models(
-    version: Annotated[str | None, typer.Argument(help="Show this version's card.")] = None,
-    workspace: Where = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the registered versions, or show the card of one.
+models = typer.Typer(
+    help="List the registered versions; show one; compare two.",
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(models, name="models")
 
-    Example: `sarflood models v0.2.0`
+
+@models.callback()
+def list_models(context: typer.Context, workspace: Where = None, as_json: AsJson = False) -> None:
+    """List the registered versions; `show` one, `diff` two.
+
+    Example: `sarflood models`, `sarflood models show v0.2.0`, `sarflood models diff v0.1.0 v0.2.0`
+    """
+    from sarflood.promotion.registry import versions
+
+    if context.invoked_subcommand is None:
+        rows = [_row(item) for item in versions(find_workspace(workspace))]
+        show(rows, as_json=as_json, empty="no version yet; `sarflood retrain` makes one")
+
+
+def _row(version: Version) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "stage": "production" if version.production else None,
+        "iou": None if version.iou is None else round(version.iou, 4),
+        "gate": "passed" if version.gate_passed else "refused",
+        "override": any(promotion.override for promotion in version.promotions),
+        "events": ", ".join(version.events),
+        "commit": version.commit[:12],
+    }
+
+
+@models.command("show")
+def show_model(version: str, workspace: Where = None, as_json: AsJson = False) -> None:
+    """Show a version's card, and when and by whom it was promoted.
+
+    Example: `sarflood models show v0.2.0`
     """
     from sarflood.process import git
-    from sarflood.promotion.registry import find_version, versions
+    from sarflood.promotion.registry import find_version, json_at
 
     place = find_workspace(workspace)
-    if version and not as_json:
-        tag = find_version(place, version).tag
-        card = (place.model / "card.md").relative_to(place.root).as_posix()
-        typer.echo(git(place.root, "show", f"{tag}:{card}"), nl=False)
+    found = find_version(place, version)
+    promotions = [
+        {"at": moment(item.at), "by": item.by, "why": item.message, "override": item.override}
+        for item in found.promotions
+    ]
+    if as_json:
+        content = _row(found) | {"commit": found.commit, "promotions": promotions}
+        content["evaluation"] = json_at(place, found.commit, "metrics/evaluation.json")
+        content["checks"] = json_at(place, found.commit, "metrics/gate.json").get("checks")
+        package = place.model.relative_to(place.root).as_posix()
+        content["manifest"] = json_at(place, found.commit, f"{package}/model.json")
+        typer.echo(json.dumps(content, indent=2))
+        return
+    card = (place.model / "card.md").relative_to(place.root).as_posix()
+    typer.echo(git(place.root, "show", f"{found.tag}:{card}"), nl=False)
+    typer.echo("\n## In production\n")
+    for item in promotions:
+        typer.echo(f"- {item['at']}, by {item['by']}: {item['why']}")
+    if not promotions:
+        typer.echo("never")
+
+
+@models.command("diff")
+def diff_models(old: str, new: str, workspace: Where = None, as_json: AsJson = False) -> None:
+    """Compare two versions: metrics, settings, events by the hashes of their data, code.
+
+    Example: `sarflood models diff v0.1.0 v0.2.0`
+    """
+    from sarflood.promotion.compare import compare
+    from sarflood.promotion.registry import find_version
+
+    place = find_workspace(workspace)
+    found = compare(place, find_version(place, old), find_version(place, new))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
         return
     rows = [
-        {
-            "version": item.version,
-            "stage": "production" if item.production else None,
-            "iou": None if item.iou is None else round(item.iou, 4),
-            "gate": "passed" if item.gate_passed else "refused",
-            "events": ", ".join(item.events),
-            "commit": item.commit[:12],
-        }
-        for item in ([find_version(place, version)] if version else versions(place))
+        {"": kind, "what": key, old: _short(values["old"]), new: _short(values["new"])}
+        for kind in ("metrics", "params", "events")
+        for key, values in found[kind].items()
     ]
-    show(rows, as_json=as_json, empty="no version yet; `sarflood retrain` makes one")
+    rows += [{"": "code", "what": name, old: None, new: "changed"} for name in found["code"]]
+    show(rows, as_json=False, empty="no difference")
+
+
+def _short(value: Any) -> str | None:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return None if value is None else str(value)[:40]
+
+
+@app.command("status")
+def status_(workspace: Where = None, as_json: AsJson = False) -> None:
+    """Say which version is in production, since when, by whom, why, and what is left to do.
+
+    Example: `sarflood status`
+    """
+    from sarflood.promotion.status import status
+
+    found = status(find_workspace(workspace))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    live, candidate = found["production"], found["candidate"]
+    lines = ["no version is in production"]
+    if live:
+        mark = "" if live["gate"] == "passed" else "the gate REFUSED it; "
+        lines = [
+            f"{live['version']} is in production since {live['since']} ({mark}by {live['by']})",
+            f"  {live['why'].splitlines()[0]}",
+            f"  its bundle is {'built' if live['bundle'] else 'not built: `sarflood deploy`'}",
+        ]
+    if candidate:
+        name = candidate["version"] or "not registered"
+        lines.append(f"candidate: {name}, gate: {candidate['gate'] or 'not judged'}")
+    if found["waiting"]:
+        names = ", ".join(found["waiting"])
+        lines.append(f"passed and not promoted: {names}; `sarflood retrain` finishes it")
+    if found["busy"]:
+        lines.append("a command works in this workspace now")
+    out.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+
+
+Override = Annotated[
+    bool, typer.Option("--override", help="Promote in spite of the gate; needs a --reason.")
+]
+Reason = Annotated[str | None, typer.Option(help="Why; stands in the tag for ever.")]
 
 
 @app.command()
-def promote(version: str, workspace: Where = None) -> None:
+def promote(
+    version: str, override: Override = False, reason: Reason = None, workspace: Where = None
+) -> None:
     """Put a version that passed the gate into production.
 
-    Example: `sarflood promote v0.2.0`
+    One that was refused needs `--override` and a reason; both stay visible, with your name.
+
+    Example: `sarflood promote v0.2.0 --override --reason "typhoon, old model blind in Luzon"`
     """
     from sarflood.promotion.registry import find_version
 
+    if override and not (reason or "").strip():
+        raise InputError("--override needs a --reason, which stands in the tag for ever")
     place = find_workspace(workspace)
     found = find_version(place, version)
     if found.production:
         out.print(f"{version} is in production")
-    else:
-        _put_in_production(place, found, "Promoted by hand")
+        return
+    message = "Promoted by hand" + (f": {reason}" if reason else "")
+    _put_in_production(place, found, message, reason if override else None)
 
 
 @app.command()
 def rollback(
     to: Annotated[str | None, typer.Option("--to", help="Version to go back to.")] = None,
+    reason: Reason = None,
     workspace: Where = None,
 ) -> None:
     """Put the previous champion back into production.
 
-    Example: `sarflood rollback --to v0.1.0`
+    Example: `sarflood rollback --to v0.1.0 --reason "sees water on runways"`
     """
     from sarflood.promotion.promote import previous_champion
-    from sarflood.promotion.registry import find_version
+    from sarflood.promotion.registry import find_version, production
 
     place = find_workspace(workspace)
     found = find_version(place, to) if to else previous_champion(place)
     if found is None:
         raise InputError(f"{place.root}: no earlier champion to go back to (see `sarflood models`)")
-    _put_in_production(place, found, "Rollback")
+    now = production(place)
+    if now and now.version == found.version:
+        out.print(f"{found.version} is in production")
+        return
+    left = f" from {now.version}" if now else ""
+    # What was in production once, by an override too, may come back.
+    was = next((item.message for item in found.promotions if item.override), None)
+    message = f"Rollback{left}" + (f": {reason}" if reason else "")
+    _put_in_production(place, found, message, f"{message} ({was})" if was else None)
 
 
-def _put_in_production(place: Workspace, version: Version, message: str) -> None:
+def _put_in_production(
+    place: Workspace, version: Version, message: str, override: str | None
+) -> None:
     """Build and check a version's bundle, then promote it; refused before if the gate did."""
+    from sarflood.promotion.promote import check_override
     from sarflood.promotion.promote import promote as assign
 
     if not version.gate_passed:
-        raise GateRefusedError(f"{version.version}: refused by the gate; the champion stays")
+        check_override(place, version, override)
     run_flow(place, "deploy", version=version.version)
-    assign(place, version, message)
+    assign(place, version, message, override)
     out.print(f"{version.version} is in production")
 
 

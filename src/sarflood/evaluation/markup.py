@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from markdown_it import MarkdownIt
+
 _STYLE = """
 :root { --ink: #1f2933; --soft: #616e7c; --line: #e4e7eb; --blue: #0072b2; --ground: #f5f7fa; }
 * { box-sizing: border-box; }
@@ -33,6 +35,8 @@ td:first-child { white-space: normal; }
 table.pooled tbody tr:first-child { background: #eef6fb; font-weight: 600; }
 table.plain td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 table.plain th { text-align: left; }
+.card td, .card th { text-align: left; white-space: normal; }
+.card summary { cursor: pointer; font-size: 18px; font-weight: 600; }
 .passed, .refused { border-left: 6px solid #009e73; }
 .refused { border-left-color: #d55e00; }
 figure { margin: 0; }
@@ -45,6 +49,13 @@ figure > img { max-width: 100%; }
   margin-right: 6px; vertical-align: -1px; width: 12px; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
 """
+
+
+def from_markdown(text: str) -> str:
+    """Return Markdown as markup; markup in it stays text, and links lead to pages alone."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    shown: str = reader.render(text)
+    return shown
 
 
 def page(title: str, body: Iterable[str]) -> str:

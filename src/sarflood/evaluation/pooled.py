@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from sarflood.evaluation.boundary import Borders
 from sarflood.evaluation.confusion import Counts
 from sarflood.evaluation.intervals import bootstrap
+from sarflood.params import WET_SHARES
 
 METHODS = ("", "otsu_", "fitted_threshold_")  # prefixes of the figures; the model has none
 COUNTS = tuple(asdict(Counts()))
 BORDERS = tuple(asdict(Borders()))
 OUTSIDE = "outside_"  # prefix of the counts outside permanent water
-# Classes of a patch's wet share, by their upper ends; the first one is wholly dry.
-WET_SHARES = {"0": 0.0, "to_1": 0.01, "to_5": 0.05, "to_20": 0.2, "to_50": 0.5, "to_100": 1.0}
 
 
 def pooled_counts(patches: pd.DataFrame, prefix: str = "") -> Counts:
@@ -66,11 +65,16 @@ def plain_figures(patches: pd.DataFrame, kind: str = "") -> dict[str, Any]:
     return found | _size(patches, kind)
 
 
-def by_wet_share(patches: pd.DataFrame) -> dict[str, Any]:
-    """Return the plain figures of the patches of each class of wet share that has some."""
+def wet_share_kinds(patches: pd.DataFrame) -> NDArray[np.str_]:
+    """Return the class of each patch's wet share, by its name in `WET_SHARES`."""
     ends = np.array(list(WET_SHARES.values()))
     share = patches["wet_share"].fillna(0.0).to_numpy(np.float64)
-    kinds = np.array(list(WET_SHARES))[np.searchsorted(ends, share)]
+    return np.array(list(WET_SHARES))[np.searchsorted(ends, share)]
+
+
+def by_wet_share(patches: pd.DataFrame) -> dict[str, Any]:
+    """Return the plain figures of the patches of each class of wet share that has some."""
+    kinds = wet_share_kinds(patches)
     return {
         kind: plain_figures(patches[kinds == kind]) for kind in WET_SHARES if (kinds == kind).any()
     }

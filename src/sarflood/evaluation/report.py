@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from sarflood.evaluation.data import DataChecks, data_section
 from sarflood.evaluation.evaluate import Evaluation
 from sarflood.evaluation.examples import WORTH_SHOWING, best_median_worst
 from sarflood.evaluation.inputs import backscatter, model_bands
-from sarflood.evaluation.markup import images, legend, note, page, section, table, tile
+from sarflood.evaluation.markup import (
+    from_markdown,
+    images,
+    legend,
+    note,
+    page,
+    section,
+    table,
+    tile,
+)
 from sarflood.files import write_text
 from sarflood.model.inputs import channels
 from sarflood.model.package import FloodModel, ModelManifest
@@ -37,7 +47,8 @@ def write_report(
     events: list[EventPatches],
     model: FloodModel,
     data: DataChecks,
-    gate: dict[str, Any] | None,
+    gate: Sequence[Mapping[str, str]] | None,
+    card: str = "",
 ) -> None:
     """Write `report.html`, which loads nothing and so can be read anywhere.
 
@@ -49,7 +60,9 @@ def write_report(
         events: The events that the model was evaluated on.
         model: The model, which answers the patches that are shown.
         data: What the stages before training found in the data.
-        gate: `metrics/gate.json`; None where the gate has not judged yet.
+        gate: The rows of the gate's checks, the verdict of each under `verdict`; None where the
+            gate has not judged yet.
+        card: The model card, in Markdown.
     """
     test = evaluation.metrics["test"]
     body = [
@@ -67,6 +80,7 @@ def write_report(
         data_section(data),
         _patches(evaluation.test_patches, events, model),
         _provenance(manifest, events),
+        *([_card(card)] if card else []),
     ]
     write_text(path, page("Flood model: evaluation", body))
 
@@ -104,18 +118,10 @@ def _head(manifest: ModelManifest, test: dict[str, Any], events: int) -> str:
     )
 
 
-def _gate(gate: dict[str, Any]) -> str:
-    rows = [
-        (
-            check["name"],
-            _number(check["observed"]),
-            _number(check["threshold"]),
-            "passed" if check["passed"] else "refused",
-        )
-        for check in gate["checks"]
-    ]
-    word = "passed" if gate["passed"] else "refused"
-    checks = table(("Check", "Observed", "At least", ""), rows)
+def _gate(rows: Sequence[Mapping[str, str]]) -> str:
+    word = "passed" if all(row["verdict"] == "passed" for row in rows) else "refused"
+    header = tuple(name.capitalize() for name in rows[0])
+    checks = table(header, [tuple(row.values()) for row in rows], kind="plain")
     return section(f"Gate: {word}", checks, kind=word)
 
 
@@ -283,6 +289,13 @@ def _panel(opened: EventPatches, position: int, model: FloodModel) -> list[tuple
         panel.append((figures.truth_image(truth), "truth"))
         panel.append((figures.verdict_image(predicted, truth), "prediction"))
     return panel
+
+
+def _card(text: str) -> str:
+    shown = from_markdown(text)
+    return (
+        f'<section class="card"><details><summary>Model card</summary>{shown}</details></section>'
+    )
 
 
 def _provenance(manifest: ModelManifest, events: list[EventPatches]) -> str:

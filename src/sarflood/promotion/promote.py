@@ -14,7 +14,9 @@ from sarflood.files import sha256
 from sarflood.model.package import WEIGHTS
 from sarflood.params import ServingParams
 from sarflood.process import dvc, git
+from sarflood.promotion.gate import judge_bundle
 from sarflood.promotion.registry import (
+    OVERRIDE,
     Version,
     assign_production,
     fetch_version,
@@ -23,7 +25,7 @@ from sarflood.promotion.registry import (
     versions,
 )
 from sarflood.serving.bundle import build_bundle, check_bundle
-from sarflood.workspace import Workspace
+from sarflood.workspace import NOBODY, Workspace
 
 # What makes a version: code that is committed by people, and what a run writes.
 CODE = ("src", "flows", "dvc.yaml", "bentofile.yaml")
@@ -38,17 +40,29 @@ class Bundle:
     check: dict[str, Any]
 
 
-def check_code_is_committed(workspace: Workspace) -> None:
-    """Refuse to make a version whose tag would not hold the code that made it.
+def check_history(workspace: Workspace) -> None:
+    """Refuse to make a version where its tag would not hold the code, or its commit would be lost.
 
     Raises:
-        InputError: Code differs from the commit that the workspace stands on.
+        InputError: Code differs from the commit that the workspace stands on, no branch would keep
+            the version's commit, or tags may be missing.
     """
-    changed = git(workspace.root, "status", "--porcelain", "--", *CODE).splitlines()
+    root = workspace.root
+    if git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise InputError(
+            f"{root}: a shallow clone, whose tags may name another champion; "
+            "`git fetch --unshallow --tags`"
+        )
+    if git(root, "rev-parse", "--abbrev-ref", "HEAD").strip() == "HEAD":
+        raise InputError(
+            f"{root}: HEAD is detached, so no branch would keep what is committed; "
+            "`git switch BRANCH`"
+        )
+    changed = git(root, "status", "--porcelain", "--", *CODE).splitlines()
     if changed:
         names = ", ".join(line[3:] for line in changed)
         raise InputError(
-            f"{workspace.root}: not committed: {names}; a version holds the code that made it, so "
+            f"{root}: not committed: {names}; a version holds the code that made it, so "
             "`git commit` or `git checkout` these first"
         )
 
@@ -89,9 +103,30 @@ def record_run(workspace: Workspace, message: str) -> None:
     missing = dvc(root, "status", "--cloud", "--json").strip()
     if missing not in {"{}", ""}:
         raise SarfloodError(f"{root}: `dvc push` left files behind: {missing}; is the remote full?")
+    damaged = _damaged(workspace)
+    if damaged:
+        raise SarfloodError(
+            f"{root}: damaged in the DVC remote, of another size than here: {', '.join(damaged)}; "
+            "delete these there, then `dvc push`"
+        )
     git(root, "add", "--", *RUN)
     if git(root, "diff", "--cached", "--name-only", "--", *RUN).strip():
         git(root, "commit", "--quiet", "-m", message, "--", *RUN)
+
+
+def _damaged(workspace: Workspace) -> list[str]:
+    """Name the files that the remote has in another size: DVC looks whether they are there."""
+    from dvc.repo import Repo
+
+    wrong = []
+    with Repo(str(workspace.root)) as repo:
+        remote = repo.cloud.get_remote_odb()
+        for out in repo.index.outs:
+            if out.use_cache and out.hash_info and not out.hash_info.isdir and out.meta:
+                place = remote.oid_to_path(out.hash_info.value)
+                if remote.fs.size(place) != out.meta.size:
+                    wrong.append(f"{out} ({place})")
+    return wrong
 
 
 def record_candidate(workspace: Workspace, message: str) -> Version:
@@ -123,6 +158,9 @@ def bundle_version(
             tar.extractall(code)  # noqa: S202
         tag = build_bundle(code, package, version.version, workspace.bentos, on_line)
     check = check_bundle(tag, workspace.bentos, package / "recorded.npz", params.ready_within_s)
+    failed = [item.sentence() for item in judge_bundle(check, params) if not item.passed]
+    if failed:
+        raise SarfloodError(f"{tag}: {'; '.join(failed)}")
     return Bundle(tag, check)
 
 
@@ -141,17 +179,44 @@ def promote_judged(workspace: Workspace, version: Version, message: str) -> Vers
     return promote(workspace, version, message)
 
 
-def promote(workspace: Workspace, version: Version, message: str) -> Version:
+def promote(
+    workspace: Workspace, version: Version, message: str, override: str | None = None
+) -> Version:
     """Assign production to a version that passed the gate, whoever is champion now.
 
+    Args:
+        workspace: Where.
+        version: Which.
+        message: Why; stands in the tag.
+        override: The reason for which one that was refused is promoted in spite of that; stands in
+            the tag, with the name of git's user.
+
     Raises:
-        GateRefusedError: It did not pass.
+        GateRefusedError: It did not pass, and there is no such reason.
+        InputError: Git does not know by whom the gate is overridden.
     """
     if not version.gate_passed:
-        raise GateRefusedError(
-            f"{version.version}: refused by the gate (see `sarflood models`); the champion stays"
-        )
+        check_override(workspace, version, override)
+        message = f"{OVERRIDE}: {override}"
     return assign_production(workspace, version.version, message)
+
+
+def check_override(workspace: Workspace, version: Version, override: str | None) -> None:
+    """Refuse a version that the gate refused, but for a reason given by somebody with a name.
+
+    Raises:
+        GateRefusedError: There is no reason.
+        InputError: Git does not know who gives it.
+    """
+    if not (override or "").strip():
+        raise GateRefusedError(
+            f"{version.version}: refused by the gate (see `sarflood models show "
+            f"{version.version}`); the champion stays"
+        )
+    if git(workspace.root, "config", "--default", "", "user.name").strip() in {"", NOBODY}:
+        raise InputError(
+            f"{workspace.root}: the gate is overridden by name: `git config user.name NAME` first"
+        )
 
 
 def previous_champion(workspace: Workspace) -> Version | None:
@@ -161,7 +226,7 @@ def previous_champion(workspace: Workspace) -> Version | None:
     off again, so that a second rollback goes one further back and not forth.
     """
     known = versions(workspace)
-    promoted = sorted((time, item.version) for item in known for time in item.promotions)
+    promoted = sorted((made.at, item.version) for item in known for made in item.promotions)
     champions: list[str] = []
     for _, version in promoted:
         if version in champions:

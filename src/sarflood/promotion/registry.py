@@ -7,6 +7,7 @@ until the second has changed, and read back what they wrote.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -25,21 +26,36 @@ from sarflood.process import git
 from sarflood.workspace import MODEL_NAME, Workspace
 
 PRODUCTION = "production"
+OVERRIDE = "Override of the gate"
 CLOCK_MAY_DIFFER_S = 5
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """An assignment to production: when (seconds since 1970), by whom, and why."""
+
+    at: int
+    by: str
+    message: str
+
+    @property
+    def override(self) -> bool:
+        """Whether it was promoted in spite of the gate."""
+        return self.message.startswith(OVERRIDE)
 
 
 @dataclass(frozen=True)
 class Version:
     """A registered version, with what its commit says of it.
 
-    `promotions` are the times (seconds since 1970) at which it was assigned to production;
-    `champion` is the version that the gate compared it with; `weights` their SHA-256.
+    `promotions` are in their order; `champion` is the version that the gate compared it with;
+    `weights` their SHA-256.
     """
 
     version: str
     commit: str
     production: bool
-    promotions: tuple[int, ...]
+    promotions: tuple[Promotion, ...]
     iou: float | None
     events: tuple[str, ...]
     gate_passed: bool
@@ -59,40 +75,40 @@ def versions(workspace: Workspace) -> list[Version]:
     with GitRegistry.from_url(str(workspace.root)) as registry:
         artifact = registry.get_artifacts().get(MODEL_NAME)
         states = artifact.get_versions() if artifact else []
-        assigned = {
-            assignment.created_at.timestamp(): state.version
-            for state in states
-            for assignment in _assignments(state)
-        }
-        current = assigned[max(assigned)] if assigned else None
-        return [
-            _version(
-                workspace,
-                state,
-                [int(a.created_at.timestamp()) for a in _assignments(state)],
-                current,
-            )
-            for state in states
-        ]
+        known = {state.version: (state.commit_hexsha, _promotions(state)) for state in states}
+    last = {version: made[-1].at for version, (_, made) in known.items() if made}
+    current = max(last, key=last.__getitem__, default=None)
+    return [
+        _version(workspace, version, commit, made, production=version == current)
+        for version, (commit, made) in known.items()
+    ]
 
 
-def _assignments(state: Any) -> list[Any]:
+def _promotions(state: Any) -> tuple[Promotion, ...]:
     stage = state.stages.get(PRODUCTION)
-    return list(stage.assignments) if stage else []
+    made = (
+        Promotion(int(item.created_at.timestamp()), item.author, item.message)
+        for item in (stage.assignments if stage else ())
+    )
+    return tuple(sorted(made, key=lambda promotion: promotion.at))
 
 
 def _version(
-    workspace: Workspace, state: Any, promotions: list[int], current: str | None
+    workspace: Workspace,
+    version: str,
+    commit: str,
+    promotions: tuple[Promotion, ...],
+    *,
+    production: bool,
 ) -> Version:
-    commit = state.commit_hexsha
-    evaluation = _json_at(workspace, commit, "metrics/evaluation.json")
-    gate = _json_at(workspace, commit, "metrics/gate.json")
-    model = _json_at(workspace, commit, f"models/{MODEL_NAME}/model.json")
+    evaluation = json_at(workspace, commit, "metrics/evaluation.json")
+    gate = json_at(workspace, commit, "metrics/gate.json")
+    model = json_at(workspace, commit, f"models/{MODEL_NAME}/model.json")
     return Version(
-        version=state.version,
+        version=version,
         commit=commit,
-        production=state.version == current,
-        promotions=tuple(promotions),
+        production=production,
+        promotions=promotions,
         iou=(evaluation.get("test") or {}).get("iou"),
         events=tuple(item["event"] for item in model.get("trained_on", ())),
         gate_passed=gate.get("passed") is True,
@@ -101,11 +117,15 @@ def _version(
     )
 
 
-def _json_at(workspace: Workspace, commit: str, path: str) -> dict[str, Any]:
-    """Read a JSON file of a commit; {} where the commit has none."""
+def json_at(workspace: Workspace, commit: str | None, path: str) -> dict[str, Any]:
+    """Read a JSON file of a commit, or of the work tree; {} where there is none."""
     try:
-        content = json.loads(git(workspace.root, "show", f"{commit}:{path}"))
-    except (SarfloodError, json.JSONDecodeError):
+        if commit is None:
+            text = (workspace.root / path).read_text(encoding="utf-8")
+        else:
+            text = git(workspace.root, "show", f"{commit}:{path}")
+        content = json.loads(text)
+    except (OSError, SarfloodError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -152,7 +172,8 @@ def assign_production(workspace: Workspace, version: str, message: str) -> Versi
     import gto.api
 
     with _writer(workspace):
-        last = max((max(item.promotions, default=0) for item in versions(workspace)), default=0)
+        made = (promotion.at for item in versions(workspace) for promotion in item.promotions)
+        last = max(made, default=0)
         if last > time.time() + CLOCK_MAY_DIFFER_S:
             raise SarfloodError(
                 f"{workspace.root}: the last promotion is dated {last - time.time():.0f} s in the "
@@ -207,14 +228,35 @@ def _fetch(workspace: Workspace, version: Version, folder: Path) -> None:
     source = DVCFileSystem(str(workspace.root), rev=version.tag)
     inside = workspace.model.relative_to(workspace.root).as_posix()
     try:
-        names = [Path(path).name for path in source.ls(inside, detail=False)]
+        known = {
+            Path(item["name"]).name: item.get("dvc_info", {}).get("md5")
+            for item in source.ls(inside)
+        }
         # The weights come last and by rename: a folder that has them is whole.
-        for name in sorted(names, key=lambda name: name == WEIGHTS):
+        for name in sorted(known, key=lambda name: name == WEIGHTS):
             part = folder / f"{name}.part"
             source.get_file(f"{inside}/{name}", str(part))
+            _check_whole(part, known[name], f"{version.tag}: {name}")
             part.replace(folder / name)
+    except SarfloodError:
+        raise
     except Exception as error:
         raise _unreachable(version, "model package", error) from error
+
+
+def _check_whole(path: Path, digest: str | None, what: str) -> None:
+    """Refuse a file that is not what DVC names it by; git's own files have no such name."""
+    if digest is not None and digest != _md5(path):
+        raise SarfloodError(
+            f"{what} is damaged in the DVC remote; put it back from another copy of the remote, or "
+            "from the cache of the machine that made it: delete it there, then `dvc push`"
+        )
+
+
+def _md5(path: Path) -> str:
+    """Return what DVC names a file by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def fetch_split(workspace: Workspace, version: Version) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import yaml
 from numpy.typing import NDArray
 
@@ -50,7 +51,7 @@ def build_bundle(
         SarfloodError: BentoML could not build it.
     """
     tag = f"{MODEL_NAME}:{version}"
-    if not _is_built(tag, store):
+    if not is_built(tag, store):
         store.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="sarflood-bundle-") as folder:
             context = Path(folder)
@@ -70,7 +71,8 @@ def bundle_folder(tag: str, store: Path) -> Path:
     return store / "bentos" / name / version
 
 
-def _is_built(tag: str, store: Path) -> bool:
+def is_built(tag: str, store: Path) -> bool:
+    """Say whether a bundle is in the store, whole."""
     # BentoML moves a bundle into its store once it is whole.
     return (bundle_folder(tag, store) / "bento.yaml").is_file()
 
@@ -108,7 +110,7 @@ def stored_tag(version: str, store: Path) -> str:
         InputError: It has not been built.
     """
     tag = f"{MODEL_NAME}:{version}"
-    if not _is_built(tag, store):
+    if not is_built(tag, store):
         raise InputError(f"{store}: no bundle {tag}; build it with `sarflood deploy {version}`")
     return tag
 
@@ -146,6 +148,14 @@ def serving_bundle(tag: str, store: Path, *, ready_within_s: float, log: Path) -
         SarfloodError: The server ended, refused to serve, was not ready in time, or is of another
             version; the message has its reason, or the last lines of its log.
     """
+    with _serving(tag, store, ready_within_s, log) as (url, _):
+        yield url
+
+
+@contextmanager
+def _serving(
+    tag: str, store: Path, ready_within_s: float, log: Path
+) -> Iterator[tuple[str, psutil.Process]]:
     version = tag.partition(":")[2]
     folder = bundle_folder(stored_tag(version, store), store)
     port = free_port()
@@ -154,7 +164,7 @@ def serving_bundle(tag: str, store: Path, *, ready_within_s: float, log: Path) -
         server(serve_command(str(folder.resolve()), port), Path(home), log) as process,
     ):
         wait_until_ready(process, port, ready_within_s=ready_within_s, tag=tag, log=log)
-        yield f"http://{HOST}:{port}"
+        yield f"http://{HOST}:{port}", psutil.Process(process.pid)
 
 
 def check_bundle(tag: str, store: Path, recorded: Path, ready_within_s: float) -> dict[str, Any]:
@@ -167,7 +177,8 @@ def check_bundle(tag: str, store: Path, recorded: Path, ready_within_s: float) -
         ready_within_s: A bundle that is not ready by then is refused.
 
     Returns:
-        `ready_s`, `patches` and `equal_share`.
+        `ready_s`; `patches`, how many were asked, `patch_s`, how long each took; `equal_share` of
+        the pixels; `memory_gib`, of all its processes after that, what they share counted once.
 
     Raises:
         SarfloodError: It was not ready in time, or more than 0.1 % of the pixels differ.
@@ -176,11 +187,30 @@ def check_bundle(tag: str, store: Path, recorded: Path, ready_within_s: float) -
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sarflood-check-") as folder:
         log = Path(folder) / "serve.log"
-        with serving_bundle(tag, store, ready_within_s=ready_within_s, log=log) as url:
-            ready_s = time.monotonic() - started
+        with _serving(tag, store, ready_within_s, log) as (url, process):
+            ready = time.monotonic()
             answered = _post_patches(url, images, tag)
-    equal = check_answers(answered, masks, tag)
-    return {"ready_s": round(ready_s, 3), "patches": len(images), "equal_share": equal}
+            patch_s = (time.monotonic() - ready) / len(images)
+            memory = _memory(process)
+    return {
+        "ready_s": round(ready - started, 3),
+        "patches": len(images),
+        "patch_s": round(patch_s, 4),
+        "memory_gib": round(memory / 2**30, 3),
+        "equal_share": check_answers(answered, masks, tag),
+    }
+
+
+def _memory(process: psutil.Process) -> int:
+    """Return the bytes of memory of a process and its children."""
+    total = 0
+    for item in (process, *process.children(recursive=True)):
+        try:
+            full = item.memory_full_info()
+        except psutil.NoSuchProcess:
+            continue
+        total += getattr(full, "pss", full.rss)  # Linux alone knows the share of shared pages
+    return total
 
 
 def _post_patches(url: str, images: NDArray[np.float16], tag: str) -> NDArray[np.uint8]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.evaluation.data import DataChecks
 from sarflood.evaluation.evaluate import Evaluation, read_patches
 from sarflood.evaluation.evaluate import evaluate as evaluate_model
@@ -19,8 +20,9 @@ from sarflood.monitoring.drift import MAX_PSI
 from sarflood.params import load_params
 from sarflood.patches.store import open_events
 from sarflood.promotion.card import model_card
-from sarflood.promotion.gate import judge
+from sarflood.promotion.gate import Champion, Scored, judge, judge_bundle
 from sarflood.promotion.registry import Version, fetch_version, production
+from sarflood.serving.bundle import build_bundle, check_bundle
 from sarflood.stages import run_stage
 from sarflood.workspace import Workspace
 
@@ -28,23 +30,76 @@ from sarflood.workspace import Workspace
 def gate(workspace: Workspace) -> None:
     """Write `metrics/gate.json`, the model card and the report.
 
-    The champion is evaluated again, on the same test patches as the candidate.
+    The champion is evaluated again, on the same test patches as the candidate. A candidate that
+    passes so far is made a bundle, which is started and asked, and thrown away.
     """
     params = load_params(workspace.params)
-    evaluation = _read_json(workspace.metrics / "evaluation.json")
+    events = open_events(workspace.events)
+    model = load_model(workspace.model)
+    evaluation = Evaluation(
+        metrics=_read_json(workspace.metrics / "evaluation.json"),
+        patches=read_patches(workspace.plots / "test_patches.csv"),
+        precision_recall=pd.read_csv(workspace.plots / "precision_recall.csv"),
+        reliability=pd.read_csv(workspace.plots / "reliability.csv"),
+    )
+    data = DataChecks(
+        split=_read_json(workspace.metrics / "split.json"),
+        leaks=_read_json(workspace.metrics / "leaks.json"),
+        validation=_read_json(workspace.metrics / "validation.json"),
+        max_psi=MAX_PSI,
+    )
     champion = _champion(workspace)
     verdict = judge(
         candidate=sha256(workspace.model / WEIGHTS),
-        evaluation=evaluation,
-        validation=_read_json(workspace.metrics / "validation.json"),
-        champion=champion.version if champion else None,
-        champion_evaluation=_evaluate(workspace, champion) if champion else None,
+        scored=_scored(model, evaluation),
+        reports={"data validated": data.validation, "no split leak": data.leaks},
+        champion=Champion(champion.version, _again(workspace, champion)) if champion else None,
+        regions={item.event.id: item.event.region or "" for item in events},
         params=params.gate,
     )
-    model = load_model(workspace.model)
-    write_text(workspace.model / "card.md", model_card(model.manifest, evaluation, verdict))
-    _report(workspace, model, evaluation, verdict.as_metrics())
+    if verdict.passed:
+        answered = _try_bundle(workspace, params.serving.ready_within_s)
+        verdict = verdict.with_checks(*judge_bundle(answered, params.serving))
+    card = model_card(model.manifest, evaluation, verdict, [item.event for item in events])
+    write_text(workspace.model / "card.md", card)
+    write_report(
+        workspace.reports / "report.html",
+        manifest=model.manifest,
+        evaluation=evaluation,
+        training=pd.read_csv(workspace.plots / "training.csv"),
+        events=events,
+        model=model,
+        data=data,
+        gate=[check.row() for check in verdict.checks],
+        card=card,
+    )
     write_json(workspace.metrics / "gate.json", verdict.as_metrics())
+
+
+def _scored(model: FloodModel, evaluation: Evaluation) -> Scored:
+    trained_on = {item.event: item.index_sha256 for item in model.manifest.trained_on}
+    return Scored(evaluation.metrics, evaluation.test_patches, trained_on)
+
+
+def _again(workspace: Workspace, champion: Version) -> Scored | str:
+    """Score the champion on today's test patches; or say why it cannot be."""
+    model = load_model(fetch_version(workspace, champion))
+    split = pd.read_parquet(workspace.split)
+    try:
+        return _scored(model, evaluate_model(model, open_events(workspace.events), split))
+    except InputError as error:
+        return str(error)
+
+
+def _try_bundle(workspace: Workspace, ready_within_s: float) -> dict[str, Any] | str:
+    """Build a bundle of the candidate, start it and ask it; or say why it does not answer."""
+    with tempfile.TemporaryDirectory(prefix="sarflood-candidate-") as folder:
+        store, recorded = Path(folder), workspace.model / "recorded.npz"
+        try:
+            tag = build_bundle(workspace.root, workspace.model, "candidate", store)
+            return check_bundle(tag, store, recorded, ready_within_s)
+        except SarfloodError as error:
+            return str(error)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -67,38 +122,6 @@ def _champion(workspace: Workspace) -> Version | None:
             f"{champion.version if champion else 'none'}; run `sarflood gate`, which notes it anew"
         )
     return champion
-
-
-def _evaluate(workspace: Workspace, champion: Version) -> dict[str, Any]:
-    model = load_model(fetch_version(workspace, champion))
-    split = pd.read_parquet(workspace.split)
-    return evaluate_model(model, open_events(workspace.events), split).metrics
-
-
-def _report(
-    workspace: Workspace, model: FloodModel, metrics: dict[str, Any], verdict: dict[str, Any]
-) -> None:
-    """Write the report from what the earlier stages left, and the verdict."""
-    write_report(
-        workspace.reports / "report.html",
-        manifest=model.manifest,
-        evaluation=Evaluation(
-            metrics=metrics,
-            patches=read_patches(workspace.plots / "test_patches.csv"),
-            precision_recall=pd.read_csv(workspace.plots / "precision_recall.csv"),
-            reliability=pd.read_csv(workspace.plots / "reliability.csv"),
-        ),
-        training=pd.read_csv(workspace.plots / "training.csv"),
-        events=open_events(workspace.events),
-        model=model,
-        data=DataChecks(
-            split=_read_json(workspace.metrics / "split.json"),
-            leaks=_read_json(workspace.metrics / "leaks.json"),
-            validation=_read_json(workspace.metrics / "validation.json"),
-            max_psi=MAX_PSI,
-        ),
-        gate=verdict,
-    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from sarflood import __version__
 from sarflood.files import replacing, sha256, write_json
 from sarflood.model.inputs import check_input
 from sarflood.model.package import TrainedOn, load_model, save_model
-from sarflood.params import TrainParams, load_params
+from sarflood.params import load_params
 from sarflood.patches.loader import LabelledPatches, take
 from sarflood.patches.store import open_events
 from sarflood.promotion.registry import fetch_version, find_version
@@ -55,7 +55,7 @@ def train(workspace: Workspace) -> None:
         def report(epoch: Epoch) -> None:
             if live is None:
                 return
-            print(_line(epoch, params.train), file=sys.stderr, flush=True)
+            print(_line(epoch), file=sys.stderr, flush=True)
             for name in ("train_loss", "val_iou", "learning_rate"):
                 live.log_metric(name, getattr(epoch, name))
             live.next_step()
@@ -103,15 +103,14 @@ def _start(workspace: Workspace, named: str | None) -> Start | None:
     return Start.of_encoder(workspace.root / named)
 
 
-def _line(epoch: Epoch, params: TrainParams) -> str:
+def _line(epoch: Epoch) -> str:
     """Return a line of the table of epochs."""
-    width = len(f"epoch {params.epochs}/{params.epochs}")
-    left = epoch.seconds / epoch.epoch * (params.epochs - epoch.epoch)
-    left = min(left, params.max_minutes * 60 - epoch.seconds)
+    width = len(f"epoch {epoch.planned}/{epoch.planned}")
+    left = epoch.seconds / epoch.epoch * (epoch.planned - epoch.epoch)
     return (
-        f"{f'epoch {epoch.epoch}/{params.epochs}':{width}}  loss {epoch.train_loss:.4f}  "
+        f"{f'epoch {epoch.epoch}/{epoch.planned}':{width}}  loss {epoch.train_loss:.4f}  "
         f"validation IoU {epoch.val_iou:.4f} at {epoch.threshold:.2f}  "
-        f"about {max(left, 0) / 60:4.1f} min left"
+        f"about {left / 60:4.1f} min left"
     )
 
 

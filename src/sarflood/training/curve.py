@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row; `val_iou`, `temperature` and `threshold` are as `calibrate` chose them after it."""
+    """One row; `val_iou`, `temperature` and `threshold` are as `calibrate` chose them after it.
+
+    `planned` is how many epochs there will be, as far as can be told by then.
+    """
 
     epoch: int
+    planned: int
     seconds: float
     train_loss: float
     val_iou: float

@@ -115,7 +115,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     start: Start | None = None,
 ) -> Fitted:
-    """Train until `epochs` or `max_minutes` is reached, or `patience` is at its end.
+    """Train for `epochs` and `min_steps`, or until `max_minutes` or `patience` is at its end.
 
     After each epoch the average of the weights is scored on the validation patches. The learning
     rate follows the share of the training that is done. Where time will not do for all epochs, it
@@ -172,7 +172,7 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         if not module.finished:
-            _trainer(params.train.epochs - len(module.curve), params.train).fit(module, loader)
+            _trainer(params.train).fit(module, loader)
     network.load_state_dict(module.best_weights)
     calibration = module.calibrated(network.eval(), params.model.flips)
     return Fitted(
@@ -225,13 +225,13 @@ def _precision() -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
-def _trainer(epochs: int, params: TrainParams) -> L.Trainer:
+def _trainer(params: TrainParams) -> L.Trainer:
     return L.Trainer(
         accelerator="auto",
         devices=params.processes,
         strategy="ddp" if params.processes > 1 else "auto",
         precision=_precision(),
-        max_epochs=epochs,
+        max_epochs=-1,  # the module ends it
         gradient_clip_val=GRADIENT_NORM,
         logger=False,
         enable_checkpointing=False,

@@ -72,7 +72,10 @@ class Training(L.LightningModule):
         self._losses: list[Tensor] = []
         self._steps, self._done = 0, 0.0
         self._start = time.monotonic()
-        self._planned_epochs = params.train.epochs
+        # Few patches make few steps an epoch.
+        enough = math.ceil(params.train.min_steps / len(loader))
+        self._most_epochs = max(params.train.epochs, enough)
+        self._planned_epochs = self._most_epochs
         self.curve: list[Epoch] = []
         self.best: Epoch
         self.best_weights: dict[str, Tensor] = {}
@@ -150,10 +153,12 @@ class Training(L.LightningModule):
             )
         counts = torch.from_numpy(self._count(self.average)).to(self.device)
         found = calibrate(strategy.reduce(counts, reduce_op="sum").cpu().numpy())
+        # All processes plan by the clock of the first one.
+        seconds = strategy.broadcast(round(time.monotonic() - self._start, 2))
         epoch = Epoch(
             epoch=number,
-            # All processes plan by the clock of the first one.
-            seconds=strategy.broadcast(round(time.monotonic() - self._start, 2)),
+            planned=self._fitting(number, seconds),
+            seconds=seconds,
             train_loss=loss,
             val_iou=found.iou,
             temperature=found.temperature,
@@ -178,11 +183,14 @@ class Training(L.LightningModule):
             **prefixed("optimizer", optimizer_state(self._optimizer)),
         }
 
+    def _fitting(self, epoch: int, seconds: float) -> int:
+        """Return how many epochs there will be, the given one being done after so many seconds."""
+        left = self._params.max_minutes * 60 - seconds
+        return min(self._most_epochs, max(epoch + int(left / (seconds / epoch)), epoch))
+
     def _plan(self, last: Epoch) -> None:
         """Fit the number of epochs to the time that is left; end where nothing gets better."""
-        left = self._params.max_minutes * 60 - last.seconds
-        fitting = last.epoch + int(left / (last.seconds / last.epoch))
-        self._planned_epochs = min(self._params.epochs, max(fitting, last.epoch))
+        self._planned_epochs = last.planned
         waited = last.epoch - self.best.epoch
         self.finished = last.epoch >= self._planned_epochs or waited >= self._params.patience
 
