@@ -240,6 +240,15 @@ def test_the_gate_is_overridden_and_that_is_undone(loop: Loop) -> None:
     assert [item.version for item in loop.versions() if item.production] == ["v0.1.0"]
 
 
+def test_the_gate_judges_anew_when_it_is_asked(loop: Loop) -> None:
+    ran = loop.sarflood("gate", "gate")
+    assert ran.code == 4, ran.err
+    assert "Running stage 'gate'" in ran.err
+    assert "Running stage 'evaluate'" not in ran.err
+    assert json.loads(ran.out)["passed"] is False
+    assert git(loop.workspace.root, "status", "--porcelain") == "", "the same verdict"
+
+
 def test_two_versions_are_compared(loop: Loop) -> None:
     found = json.loads(loop.sarflood("diff", "models", "diff", "v0.1.0", "v0.2.0", "--json").out)
     assert list(found["events"]) == ["two"]

@@ -83,13 +83,15 @@ def _score(place: Workspace, event: str, version: str | None) -> dict[str, Any]:
 def gate(workspace: Where = None) -> None:
     """Judge the candidate against the thresholds and the champion; leaves reports/report.html.
 
-    Exit code 4: the gate refused.
+    Judges anew each time, so that a bundle that was slow on a busy machine gets another chance;
+    `sarflood retrain` then goes on with the verdict. Exit code 4: the gate refused.
 
     Example: `sarflood gate`
     """
     from sarflood.promotion.registry import note_champion
 
-    verdict = _figures(_stage(workspace, "gate", first=note_champion), "gate")
+    place = _stage(workspace, "evaluate")
+    verdict = _figures(_stage(place.root, "gate", first=note_champion, again=True), "gate")
     typer.echo(json.dumps(verdict, indent=2))
     if not verdict["passed"]:
         raise GateRefusedError("the gate refused the candidate; the champion stays")
@@ -112,14 +114,20 @@ def retrain(
 
 
 def _stage(
-    workspace: Path | None, name: str, first: Callable[[Workspace], object] | None = None
+    workspace: Path | None,
+    name: str,
+    first: Callable[[Workspace], object] | None = None,
+    *,
+    again: bool = False,
 ) -> Workspace:
     """Reproduce a DVC stage, its lines shown as they come; `first` is done right before it."""
     place = find_workspace(workspace)
     with place.exclusive(err.print):
         if first:
             first(place)
-        reproduce(place, name, lambda line: err.print(line, markup=False, highlight=False))
+        reproduce(
+            place, name, lambda line: err.print(line, markup=False, highlight=False), again=again
+        )
     return place
 
 

@@ -28,8 +28,16 @@ def run_stage(stage: Callable[[Workspace], None]) -> None:
         sys.exit(error.exit_code)
 
 
-def reproduce(workspace: Workspace, stage: str, on_line: Callable[[str], object]) -> None:
+def reproduce(
+    workspace: Workspace, stage: str, on_line: Callable[[str], object], *, again: bool = False
+) -> None:
     """Run `dvc repro` up to a stage; `on_line` sees each line that DVC and the stages print.
+
+    Args:
+        workspace: Where.
+        stage: The last one that runs.
+        on_line: Sees each line.
+        again: Run that stage alone, also where nothing has changed that it depends on.
 
     Raises:
         InputError: A setting is wrong (nothing has run then), or a stage says the input is.
@@ -39,6 +47,7 @@ def reproduce(workspace: Workspace, stage: str, on_line: Callable[[str], object]
     # DVC removes a stage's outputs before it runs: a wrong setting has to be found before.
     load_params(workspace.params)
     command = [sys.executable, "-m", "dvc", "repro", stage]
+    command += ["--single-item", "--force"] if again else []
     lines: list[str] = []
 
     def see(line: str) -> None:
