@@ -17,6 +17,13 @@ from sarflood.params import WET_SHARES
 METHODS = ("", "otsu_", "fitted_threshold_")  # prefixes of the figures; the model has none
 COUNTS = tuple(asdict(Counts()))
 BORDERS = tuple(asdict(Borders()))
+WET_SHARE_TITLES = {
+    "to_1": "up to 1 %",
+    "to_5": "1 to 5 %",
+    "to_20": "5 to 20 %",
+    "to_50": "20 to 50 %",
+    "to_100": "over 50 %",
+}
 OUTSIDE = "outside_"  # prefix of the counts outside permanent water
 
 

@@ -23,18 +23,12 @@ from sarflood.evaluation.markup import (
     table,
     tile,
 )
+from sarflood.evaluation.pooled import WET_SHARE_TITLES
 from sarflood.files import write_text
 from sarflood.model.inputs import channels
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.patches.store import EventPatches
 
-_CLASSES = {
-    "to_1": "up to 1 %",
-    "to_5": "1 to 5 %",
-    "to_20": "5 to 20 %",
-    "to_50": "20 to 50 %",
-    "to_100": "over 50 %",
-}
 BASELINES = (("Otsu", "otsu_"), ("Fitted", "fitted_threshold_"))  # names, prefixes of the figures
 
 
@@ -193,7 +187,7 @@ def _more_figures(metrics: dict[str, Any]) -> str:
 
 def _parts(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     parts = [
-        (f"IoU of {number} patches that are {_CLASSES[kind]} wet", found)
+        (f"IoU of {number} patches that are {WET_SHARE_TITLES[kind]} wet", found)
         for kind, found in metrics["wet_shares"].items()
         if (number := found["patches"]) and found["wet_share"]
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sarflood.evaluation.evaluate import Evaluation
+from sarflood.evaluation.pooled import WET_SHARE_TITLES
 from sarflood.model.package import ModelManifest
 from sarflood.promotion.gate import Verdict
 from sarflood.sources.event import Event
@@ -137,7 +138,12 @@ def _figures(name: str, row: Figures) -> tuple[str, ...]:
 def _weaknesses(metrics: Figures, patches: pd.DataFrame) -> list[str]:
     """Say where it does worst: by event, by wet share, by patch, and where a baseline is better."""
     said = []
-    for kind, rows in (("event", metrics["events"]), ("wet share", metrics["wet_shares"])):
+    wet_shares = {
+        title: metrics["wet_shares"][name]
+        for name, title in WET_SHARE_TITLES.items()
+        if name in metrics["wet_shares"]
+    }
+    for kind, rows in (("event", metrics["events"]), ("wet share", wet_shares)):
         scored = {name: row for name, row in rows.items() if row["iou"] is not None}
         if len(scored) > 1:
             worst = min(scored, key=lambda name: float(scored[name]["iou"]))
@@ -145,6 +151,11 @@ def _weaknesses(metrics: Figures, patches: pd.DataFrame) -> list[str]:
             said.append(
                 f"- worst {kind}: {worst}, IoU {_number(row['iou'])} on {row['patches']} patches"
             )
+    dry = metrics["wet_shares"].get("0")
+    if dry and dry["accuracy"] is not None:
+        said.append(
+            f"- of patches without water, {1 - dry['accuracy']:.2%} of the pixels are called wet"
+        )
     outside = metrics["outside_permanent_water"]
     if outside:
         said.append(f"- outside permanent water: IoU {_number(outside['iou'])}")
@@ -155,7 +166,7 @@ def _weaknesses(metrics: Figures, patches: pd.DataFrame) -> list[str]:
         ):
             if row["iou"] is not None and row[key] is not None and row[key] > row["iou"]:
                 said.append(f"- {title} is better on {name}: {_number(row[key])}")
-    wet = patches[patches["iou"].notna()].nsmallest(3, "iou")
+    wet = patches[patches["wet_share"] > 0].nsmallest(3, "iou")
     named = ", ".join(f"{row.id} ({row.iou:.3f})" for row in wet.itertuples())
     return [*said, f"- worst patches: {named or 'none with water'}"]
 
