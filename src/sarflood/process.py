@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from sarflood.errors import SarfloodError
 
 # What switches telemetry off, for every child and, by the command line, for this process.
@@ -123,6 +125,31 @@ def capture(command: Sequence[str | Path], cwd: Path) -> str:
 def git(root: Path, *arguments: str) -> str:
     """Run git in `root` and return its standard output."""
     return capture(["git", *arguments], root)
+
+
+def clear_git_locks(root: Path) -> list[Path]:
+    """Remove the lock files that git and DVC left when they were killed; return those.
+
+    While a process of either works in `root`, all stay: git does not say whose a lock is.
+    """
+    if not (root / ".git").exists():
+        return []
+    folder = root / git(root, "rev-parse", "--git-common-dir").strip()
+    left = [*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")]
+    if not left or any(_works_with_git(process, root) for process in psutil.process_iter()):
+        return []
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
+def _works_with_git(process: psutil.Process, root: Path) -> bool:
+    try:
+        if not Path(process.cwd()).is_relative_to(root):
+            return False
+        return process.name().startswith("git") or "dvc" in process.cmdline()
+    except (psutil.Error, OSError):
+        return False
 
 
 def dvc(root: Path, *arguments: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sarflood.errors import InputError
-from sarflood.process import git
+from sarflood.process import clear_git_locks, git
 
 MODEL_NAME = "flood-unet"
 NOBODY = "sarflood"  # git's user in a workspace whose maker has told git no name
@@ -98,6 +98,8 @@ class Workspace:
             on_wait(f"another command works in {self.root}; waiting for its end")
             lock.acquire()
         try:
+            for path in clear_git_locks(self.root):
+                on_wait(f"{path}: left by a command that was killed; removed")
             yield
         finally:
             lock.release()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from sarflood.errors import SarfloodError
 from sarflood.files import replacing, write_json
-from sarflood.process import run, running
+from sarflood.process import clear_git_locks, git, run, running
 
 SPAWN_AND_WAIT = (
     "import subprocess, sys, time\n"
@@ -60,3 +61,33 @@ def test_json_without_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "metrics.json", {"iou": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_locks_that_a_killed_git_left_are_removed(tmp_path: Path) -> None:
+    assert clear_git_locks(tmp_path) == [], "no repository"
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main")
+    assert clear_git_locks(tmp_path) == []
+    (tmp_path / "a.txt").write_text("a", "utf-8")
+    left = [tmp_path / ".git" / name for name in ("index.lock", "refs/heads/main.lock")]
+    for path in left:
+        path.touch()
+    with pytest.raises(SarfloodError, match=r"index\.lock"):
+        git(tmp_path, "add", "a.txt")
+    assert sorted(clear_git_locks(tmp_path)) == sorted(left)
+    git(tmp_path, "add", "a.txt")
+
+
+def test_locks_stay_while_git_works_there(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    lock = tmp_path / ".git" / "index.lock"
+    lock.touch()
+    command = ["git", "cat-file", "--batch"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE) as working:
+        assert clear_git_locks(tmp_path) == []
+        working.communicate(b"")
+    assert clear_git_locks(tmp_path) == [lock]
+    with_dvc = [sys.executable, "-c", "input()", "dvc"]
+    lock.touch()
+    with subprocess.Popen(with_dvc, cwd=tmp_path, stdin=subprocess.PIPE) as working:
+        assert clear_git_locks(tmp_path) == []
+        working.communicate(b"\n")

@@ -22,7 +22,7 @@ from filelock import FileLock
 from sarflood.errors import InputError, SarfloodError
 from sarflood.files import replacing, sha256, write_json
 from sarflood.model.package import WEIGHTS
-from sarflood.process import git
+from sarflood.process import clear_git_locks, git
 from sarflood.workspace import MODEL_NAME, Workspace
 
 PRODUCTION = "production"
@@ -202,6 +202,7 @@ def assign_production(workspace: Workspace, version: str, message: str) -> Versi
 def _writer(workspace: Workspace) -> Iterator[None]:
     workspace.cache.mkdir(exist_ok=True)
     with FileLock(workspace.cache / "registry.lock"):
+        clear_git_locks(workspace.root)
         yield
 
 
