@@ -48,7 +48,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     what = _what(event, arguments)
     if what is None:
         return
-    line = what.encode(errors="replace")[: RECORD - 1].ljust(RECORD - 1) + b"\n"
+    line = " ".join(what.split()).encode(errors="replace")[: RECORD - 1].ljust(RECORD - 1) + b"\n"
     log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(log, line)
     number = os.lseek(log, 0, os.SEEK_CUR) // RECORD

@@ -154,3 +154,18 @@ def test_the_cache_is_enough_where_the_remote_is_away(tmp_path: Path) -> None:
     version = record_candidate(workspace, "First")
     shutil.rmtree(tmp_path / "remote")
     assert fetched(workspace, version) == version.weights
+
+
+def test_what_a_killed_fetch_left_never_spoils_the_cache(tmp_path: Path) -> None:
+    """A fetched file is a copy, so that nothing that is written there reaches DVC's cache."""
+    workspace = make_workspace(tmp_path, str(tmp_path / "remote"))
+    version = record_candidate(workspace, "First")
+    folder = fetch_version(workspace, version)
+    for path in folder.iterdir():
+        assert path.stat().st_nlink == 1
+    (folder / WEIGHTS).rename(folder / f"{WEIGHTS}.part")
+    (folder / "recorded.npz").rename(folder / "recorded.npz.part")
+    assert fetched(workspace, version) == version.weights
+    assert dvc(workspace.root, "status", "--cloud", "--json").strip() == "{}"
+    shutil.rmtree(folder)
+    assert fetched(workspace, version) == version.weights

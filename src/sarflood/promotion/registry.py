@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -236,13 +237,19 @@ def _fetch(workspace: Workspace, version: Version, folder: Path) -> None:
         # The weights come last and by rename: a folder that has them is whole.
         for name in sorted(known, key=lambda name: name == WEIGHTS):
             part = folder / f"{name}.part"
-            source.get_file(f"{inside}/{name}", str(part))
+            _copy(source, f"{inside}/{name}", part)
             _check_whole(part, known[name], f"{version.tag}: {name}")
             part.replace(folder / name)
     except SarfloodError:
         raise
     except Exception as error:
         raise _unreachable(version, "model package", error) from error
+
+
+def _copy(source: Any, inside: str, path: Path) -> None:
+    """Copy a file: DVC's own `get` links to its cache, which a later write would spoil."""
+    with source.open(inside, "rb") as file, path.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _check_whole(path: Path, digest: str | None, what: str) -> None:
@@ -271,7 +278,7 @@ def fetch_split(workspace: Workspace, version: Version) -> pd.DataFrame:
         try:
             with replacing(path) as temporary:
                 source = DVCFileSystem(str(workspace.root), rev=version.tag)
-                source.get_file(inside, str(temporary))
+                _copy(source, inside, temporary)
         except Exception as error:
             raise _unreachable(version, "split", error) from error
     return pd.read_parquet(path)
