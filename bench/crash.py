@@ -46,7 +46,7 @@ SETTINGS = {
     "width: 8": "width: 2",
     "depth: 4": "depth: 1",
     "epochs: 16": "epochs: 1",
-    "min_steps: 400": "min_steps: 1",
+    "min_steps: 1600": "min_steps: 1",
     "crop: 128": "crop: 64",
     "learning_rate: 0.002": "learning_rate: 0.01",
     "    iou: {min: 0.7}": "    iou: {min: 0.0}",
@@ -143,8 +143,9 @@ class Harness:
 
     def writes(self) -> list[str]:
         """Return what was noted, in its order."""
-        text = self.log.read_text("utf-8", errors="replace")
-        return [line.strip() for line in text.splitlines()]
+        text = self.log.read_bytes()
+        lines = (text[start : start + RECORD] for start in range(0, len(text), RECORD))
+        return [line.decode(errors="replace").strip() for line in lines]
 
     def crash(self, at: int, *, serve: bool) -> Seen:
         """Kill a run before write `at`, look, run again, and look again."""
@@ -248,6 +249,7 @@ def main() -> int:
     """Kill at each point and report."""
     command = parser(__doc__ or "")
     command.add_argument("--points", type=int, default=48)
+    command.add_argument("--at", type=int, action="append", help="a write; may be repeated")
     command.add_argument("--serve-each", type=int, default=4, help="start the bundle every so many")
     command.add_argument("--table", type=Path, help="write what was seen as Markdown")
     options = command.parse_args()
@@ -260,7 +262,7 @@ def main() -> int:
         writes = made.writes()
         console.print(f"{len(writes)} writes")
         seen = []
-        for number, at in enumerate(spread(writes, options.points)):
+        for number, at in enumerate(options.at or spread(writes, options.points)):
             seen.append(made.crash(at, serve=number % options.serve_each == 0))
             console.print(seen[-1], markup=False, highlight=False)
     if options.table:

@@ -23,7 +23,7 @@ SETTINGS = {
     "width: 8": "width: 4",
     "depth: 4": "depth: 2",
     "epochs: 16": "epochs: 3",
-    "min_steps: 400": "min_steps: 1",
+    "min_steps: 1600": "min_steps: 1",
     "crop: 128": "crop: 64",
     "learning_rate: 0.002": "learning_rate: 0.01",
     "    iou: {min: 0.7}": "    iou: {min: 0.05}",
