@@ -13,9 +13,11 @@ from prefect.states import Completed
 from flows.deploy import bundle
 from flows.support import open_workspace, run_stages, show_table, show_text
 from sarflood.ingest.track import track_event
+from sarflood.process import git
 from sarflood.promotion.gate import read_checks
 from sarflood.promotion.promote import (
     check_history,
+    is_recorded,
     known_candidate,
     promote_judged,
     record_candidate,
@@ -52,7 +54,8 @@ def retrain(event: str | None = None, workspace: str | None = None) -> State[dic
             version = register(place, event, judge(place))
         outcome: dict[str, Any] = {"version": version.version, "iou": version.iou, "new": new}
         if version.promotions:
-            record_run(place, f"Evaluate {version.version} again")
+            if not is_recorded(place):
+                record_run(place, f"Evaluate {version.version} again")
             state, message = "Nothing new", _known(version)
         elif not version.gate_passed:
             outcome["refusals"] = _refusals(place)
@@ -120,8 +123,11 @@ def put_in_production(workspace: Workspace, version: Version) -> None:
 
 def track_untracked(workspace: Workspace) -> None:
     """Track events that an ingest, killed after it had published them, left to itself."""
+    listed = git(workspace.root, "ls-tree", "--name-only", "HEAD", "data/events/").split()
     for manifest in sorted(workspace.events.glob("*/event.yaml")):
         event = manifest.parent.name
+        if f"data/events/{event}.dvc" in listed:
+            continue  # it was pushed before that was committed
         if track_event(workspace, event, f"Ingest event {event}"):
             get_run_logger().warning("event %s was not tracked; it is now", event)
 

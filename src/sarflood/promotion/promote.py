@@ -79,11 +79,16 @@ def known_candidate(workspace: Workspace) -> Version | None:
     for version in same:
         if version.promotions:
             return version
-    if not same or git(workspace.root, "status", "--porcelain", "--", *RUN).strip():
+    if not same or not is_recorded(workspace):
         return None
     if dvc(workspace.root, "status", "--json", "gate").strip() != "{}":
         return None
     return same[0] if verdict_stands(workspace, same[0]) else None
+
+
+def is_recorded(workspace: Workspace) -> bool:
+    """Say whether all that runs write is as committed; it was pushed before that."""
+    return not git(workspace.root, "status", "--porcelain", "--", *RUN).strip()
 
 
 def verdict_stands(workspace: Workspace, version: Version) -> bool:
