@@ -28,6 +28,8 @@ def _what(event: str, arguments: tuple[Any, ...]) -> str | None:
         return f"start {' '.join(words[:5])}"
     if event == "open" and not _writes(arguments[2]):
         return None
+    if event == "os.remove" and arguments[1] != -1:  # within a folder that is being removed
+        return None
     path = arguments[WRITES.get(event, 0)]
     if not isinstance(path, str | bytes | os.PathLike):  # a file descriptor
         return None
