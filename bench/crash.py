@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,7 @@ class Harness:
         died = self.watched(at)
         written = self.writes()
         before = written[at - 1] if len(written) >= at else "(ended before)"
-        wrong = [] if died.returncode == -9 or len(written) < at else ["was not killed"]
+        wrong = [] if died.returncode == -signal.SIGKILL else ["was not killed"]
         served, found = self.look(serve=serve)
         wrong += found
         again = self.start("retrain")

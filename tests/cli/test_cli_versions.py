@@ -71,6 +71,13 @@ def test_a_version_as_json_has_its_row_of_the_list_and_all_figures(workspace: Wo
     assert [item["why"] for item in one["promotions"]] == ["first"]
 
 
+def test_an_option_before_the_verb_is_refused_and_not_passed_over(workspace: Workspace) -> None:
+    asked = ["models", "--workspace", str(workspace.root), "show", "v0.1.0"]
+    refusal = CliRunner().invoke(app, asked).exception
+    assert isinstance(refusal, InputError)
+    assert "come after the verb" in str(refusal)
+
+
 def test_status_is_said_in_lines_and_as_json(workspace: Workspace) -> None:
     lines = run(workspace, "status").stdout
     assert re.search(r"v0\.1\.0 is in production since 20\d\d-.* \(by test\)\n  first\n", lines)

@@ -261,6 +261,20 @@ def test_two_versions_are_compared(loop: Loop) -> None:
     assert "train.start_from" in table
 
 
+def test_a_version_alone_gives_the_same_figures_again(loop: Loop, tmp_path: Path) -> None:
+    root, tag = tmp_path / "again", "flood-unet@v0.1.0"
+    git(tmp_path, "clone", "--quiet", str(loop.workspace.root), str(root))
+    git(root, "checkout", "--quiet", tag)
+    remote = f"{loop.workspace.root}-remote"
+    dvc(root, "remote", "add", "--quiet", "--local", "--default", "storage", remote)
+    dvc(root, "pull", "--quiet")
+    path = root / "metrics" / "evaluation.json"
+    path.unlink()
+    dvc(root, "repro", "--force", "--single-item", "evaluate")
+    assert path.read_text("utf-8") == git(root, "show", f"{tag}:metrics/evaluation.json")
+    assert dvc(root, "status", "--json", "evaluate").strip() == "{}"
+
+
 def test_a_bad_source_is_one_clear_error_without_a_server(loop: Loop, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no radar here")
     ran = loop.sarflood("bad", "ingest", tmp_path, "--event", "bad", embedded=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.crash import Harness, harness, spread
+from bench.crash import Harness, harness
 from sarflood.process import child_environment, git
 from sarflood.promotion.registry import versions
 
@@ -32,7 +32,7 @@ def test_wherever_a_promotion_is_killed_the_next_run_ends_it(made: Harness) -> N
     writes = made.writes()
     places = {write.split("/")[1] for write in writes if "/" in write}
     assert {"metrics", ".git", ".dvc", ".bentoml"} <= places, "each part of it is seen"
-    for at in spread(writes, 2):
+    for at in (len(writes) // 2, len(writes) - 12):  # runs differ by a few writes
         seen = made.crash(at, serve=False)
         assert not seen.wrong, seen
 

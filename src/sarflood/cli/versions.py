@@ -32,6 +32,9 @@ def list_models(context: typer.Context, workspace: Where = None, as_json: AsJson
     """
     from sarflood.promotion.registry import versions
 
+    if context.invoked_subcommand and (workspace or as_json):
+        asked = context.invoked_subcommand
+        raise InputError(f"--workspace and --json come after the verb: sarflood models {asked} …")
     if context.invoked_subcommand is None:
         rows = [_row(item) for item in versions(find_workspace(workspace))]
         show(rows, as_json=as_json, empty="no version yet; `sarflood retrain` makes one")

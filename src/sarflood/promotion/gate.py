@@ -33,7 +33,7 @@ TITLES = {
     "boundary_distance_m": "boundary distance in metres",
     "ece": "calibration error",
 }
-_SIGNED = "area_error"  # too much and too little are as bad
+_EITHER_WAY = "area_error"  # too much and too little are as bad
 _COUNTS = ["tp", "fp", "fn"]
 
 
@@ -211,7 +211,9 @@ def _limits(of: str, row: Figures | None, limits: Limits) -> list[Check]:
     for figure, limit in limits.items():
         name = f"{TITLES.get(figure, figure)}, {of}"
         value, low, high = (_number(row, f"{figure}{end}") for end in ("", "_low", "_high"))
-        check = _limited(name, value, minimum=limit.min, maximum=limit.max, signed=figure)
+        check = _limited(
+            name, value, minimum=limit.min, maximum=limit.max, size=figure == _EITHER_WAY
+        )
         checks.append(replace(check, low=low, high=high) if low is not None else check)
     return checks
 
@@ -222,14 +224,15 @@ def _limited(
     *,
     minimum: float | None = None,
     maximum: float | None = None,
-    signed: str = "",
+    size: bool = False,
 ) -> Check:
-    size = abs(observed) if observed is not None and signed == _SIGNED else observed
+    """Hold a figure, or with `size` its amount, against its limits."""
+    judged = abs(observed) if observed is not None and size else observed
     passed = (
-        size is not None
+        judged is not None
         and (minimum is not None or maximum is not None)
-        and (minimum is None or size >= minimum)
-        and (maximum is None or size <= maximum)
+        and (minimum is None or judged >= minimum)
+        and (maximum is None or judged <= maximum)
     )
     return Check(name, observed, passed, minimum, maximum)
 

@@ -24,7 +24,8 @@ def status(workspace: Workspace) -> dict[str, Any]:
         so that it can be served at once). `candidate`, None without one: the `version` that its
         weights are registered as, None where they are not, its `gate` (`passed`, `refused`, or None
         before it was judged). `waiting`: versions that passed against the champion of today and
-        were never promoted. `busy`: whether a command works in the workspace now.
+        were never promoted. `versions`: how many there are. `busy`: whether a command works in the
+        workspace now. `workspace`: its folder.
     """
     known = versions(workspace)
     champion = next((item for item in known if item.production), None)
