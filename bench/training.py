@@ -43,7 +43,7 @@ MEAN, STD = -12.0, 5.0
 def main() -> int:
     """Time all and report."""
     command = parser(__doc__ or "")
-    command.add_argument("--patches", type=int, default=40)
+    command.add_argument("--patches", type=int, default=120)
     command.add_argument("--turns", type=int, default=5)
     command.add_argument("--device", default="cpu", help="such as cuda")
     options = command.parse_args()

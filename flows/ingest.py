@@ -8,11 +8,11 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.states import Completed
 
 from flows.retrain import retrain
-from flows.support import open_workspace, show_table
+from flows.support import open_workspace, show_table, tell
+from sarflood.errors import DataRefusedError
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
 from sarflood.params import load_params
@@ -39,7 +39,11 @@ def ingest(
     """Read, validate and keep an event; with `retrain_after`, its arrival starts a retraining."""
     place = open_workspace(workspace)
     said = Said(name, acquired, region, hold_out, as_units(units), reproject, as_classes(classes))
-    done = take_in(place, source, event, said)
+    try:
+        done = take_in(place, source, event, said)
+    except DataRefusedError as error:
+        tell("sarflood.event.refused", f"sarflood.event.{event}", {"why": str(error)})
+        raise
     changed = track(place, done)
     outcome: dict[str, Any] = {
         "event": event,
@@ -95,10 +99,11 @@ def track(workspace: Workspace, done: Ingested) -> bool:
     with workspace.exclusive(get_run_logger().warning):
         new = track_event(workspace, event, f"Ingest event {event}: {done.accepted} patches")
     if new:
-        emit_event(
-            event="sarflood.event.ingested",
-            resource={"prefect.resource.id": f"sarflood.event.{event}", "event_id": event},
-            payload={"accepted": done.accepted, "refused": done.refused},
+        tell(
+            "sarflood.event.ingested",
+            f"sarflood.event.{event}",
+            {"accepted": done.accepted, "refused": done.refused},
+            event_id=event,
         )
     return new
 

@@ -7,12 +7,20 @@ from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows.deploy import bundle
-from flows.support import open_workspace, run_stages, show_table, show_text
-from sarflood.ingest.track import track_event
+from flows.deploy import bundle, tell_promoted
+from flows.support import (
+    fold,
+    open_workspace,
+    run_stages,
+    show_link,
+    show_table,
+    show_text,
+    tell,
+)
+from sarflood.errors import SarfloodError
+from sarflood.ingest.track import note_seen, track_event, tracked_events
 from sarflood.process import git
 from sarflood.promotion.gate import read_checks
 from sarflood.promotion.promote import (
@@ -47,25 +55,43 @@ def retrain(event: str | None = None, workspace: str | None = None) -> State[dic
     check_history(place)
     with place.exclusive(get_run_logger().warning):
         track_untracked(place)
-        fit(place)
-        version = known_candidate(place)
-        new = version is None
-        if version is None:
-            version = register(place, event, judge(place))
-        outcome: dict[str, Any] = {"version": version.version, "iou": version.iou, "new": new}
-        if version.promotions:
-            if not is_recorded(place):
-                record_run(place, f"Evaluate {version.version} again")
-            state, message = "Nothing new", _known(version)
-        elif not version.gate_passed:
-            outcome["refusals"] = _refusals(place)
-            state, message = "Refused", "; ".join(outcome["refusals"])
-        else:
-            bundle(place, version)
-            put_in_production(place, version)
-            state, message = "Promoted", f"{version.version} serves"
-    outcome |= {"state": state, "message": message}
-    return Completed(name=state, message=message, data=outcome)
+        if folded := fold():
+            get_run_logger().info("%d runs that were due are folded into this one", folded)
+        events = tracked_events(place)
+        try:
+            outcome = _retrain(place, event)
+        except SarfloodError:
+            note_seen(place, events)  # the same again would fail again
+            raise
+        note_seen(place, events)
+    return Completed(name=outcome["state"], message=outcome["message"], data=outcome)
+
+
+def _retrain(place: Workspace, event: str | None) -> dict[str, Any]:
+    fit(place)
+    version = known_candidate(place)
+    new = version is None
+    if version is None:
+        version = register(place, event, judge(place))
+    outcome: dict[str, Any] = {"version": version.version, "iou": version.iou, "new": new}
+    if version.promotions:
+        if not is_recorded(place):
+            record_run(place, f"Evaluate {version.version} again")
+        state, message = "Nothing new", _known(version)
+    elif not version.gate_passed:
+        outcome["refusals"] = _refusals(place)
+        state, message = "Refused", "; ".join(outcome["refusals"])
+        if new:
+            tell(
+                "sarflood.model.refused",
+                f"sarflood.model.{version.version}",
+                {"iou": version.iou, "why": message},
+            )
+    else:
+        bundle(place, version)
+        put_in_production(place, version)
+        state, message = "Promoted", f"{version.version} serves"
+    return outcome | {"state": state, "message": message}
 
 
 @task(task_run_name="validate, split, train, evaluate", persist_result=False)
@@ -96,6 +122,8 @@ def judge(workspace: Workspace) -> dict[str, Any]:
     show_table("gate", rows, f"The gate {word} the candidate")
     card = (workspace.model / "card.md").read_text(encoding="utf-8")
     show_text("model-card", card, "Model card of the candidate")
+    show_link("report", "report.html", "report.html")
+    show_link("data-docs", "validation/index.html", "Data Docs of the validation")
     return verdict
 
 
@@ -114,11 +142,7 @@ def register(workspace: Workspace, event: str | None, gate: dict[str, Any]) -> V
 def put_in_production(workspace: Workspace, version: Version) -> None:
     """Assign production by a tag: the one moment of promotion."""
     promote_judged(workspace, version, f"Gate passed, IoU {version.iou:.4f}")
-    emit_event(
-        event="sarflood.model.promoted",
-        resource={"prefect.resource.id": f"sarflood.model.{version.version}"},
-        payload={"iou": version.iou, "commit": version.commit},
-    )
+    tell_promoted(version, "sarflood.model.promoted", f"gate passed, IoU {version.iou:.4f}")
 
 
 def track_untracked(workspace: Workspace) -> None:

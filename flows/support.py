@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
-from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import get_client, get_run_logger, runtime
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+from prefect.states import Cancelled
 
 from sarflood.errors import SarfloodError
+from sarflood.operations.parts import REPORTS_URL
 from sarflood.stages import reproduce
 from sarflood.workspace import Workspace, find_workspace
 
@@ -29,14 +45,94 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_PlainErrors())
 
 
+FOLDED = "Folded"  # the state of a run that another one has done the work of
+_EPOCH = re.compile(r"epoch +(\d+)/(\d+) .*")  # as the stage `train` prints it
+
+
 def open_workspace(path: str | None) -> Workspace:
-    """Return the workspace at `path`, or the one that the process stands in."""
+    """Return the workspace at `path`, or the one that the process stands in.
+
+    The run is told which process works on it, so that it can be found when that is gone.
+    """
+    if runtime.flow_run.id:
+        with get_client(sync_client=True) as client:
+            pid = f"{socket.gethostname()}:{os.getpid()}"
+            client.update_flow_run(UUID(runtime.flow_run.id), infrastructure_pid=pid)
     return find_workspace(Path(path) if path else None)
 
 
 def run_stages(workspace: Workspace, last: str) -> None:
-    """Run the DVC stages up to `last`, their output streamed into the run's log."""
-    reproduce(workspace, last, get_run_logger().info)
+    """Run the DVC stages up to `last`, their output streamed into the run's log.
+
+    While a model is trained, a progress artifact shows epoch, IoU and what is left.
+    """
+    logger = get_run_logger()
+    bar: UUID | None = None
+
+    def see(line: str) -> None:
+        nonlocal bar
+        logger.info("%s", line)
+        epoch = _EPOCH.match(line)
+        if not epoch:
+            return
+        done = 100 * int(epoch[1]) / int(epoch[2])
+        if bar is None:
+            bar = cast("UUID", create_progress_artifact(done, key="training", description=line))
+        else:
+            update_progress_artifact(bar, done, line)
+
+    reproduce(workspace, last, see)
+
+
+def tell(event: str, resource: str, payload: Mapping[str, Any], **labels: str) -> None:
+    """Send an event to Prefect, and see it off before the process can end.
+
+    Args:
+        event: Such as `sarflood.model.promoted`.
+        resource: What it is about, such as `sarflood.model.v0.2.0`.
+        payload: What there is to say.
+        labels: Of the resource.
+    """
+    emit_event(event, {"prefect.resource.id": resource, **labels}, payload=dict(payload))
+    EventsWorker.instance().wait_until_empty()
+
+
+def fold() -> int:
+    """Cancel the runs of this deployment that are due: this one does their work; say how many.
+
+    To be called before the data are read: what asked for those runs is there by now.
+    """
+    if not runtime.deployment.id:
+        return 0
+    with get_client(sync_client=True) as client:
+        due = FlowRunFilter.model_validate(
+            {
+                "deployment_id": {"any_": [runtime.deployment.id]},
+                "state": {"type": {"any_": [StateType.SCHEDULED]}},
+            }
+        )
+        waiting = [
+            item for item in client.read_flow_runs(flow_run_filter=due) if not is_future(item)
+        ]
+        state: State = Cancelled(
+            name=FOLDED, message=f"{runtime.flow_run.name} sees what this one would"
+        )
+        for item in waiting:
+            client.set_flow_run_state(item.id, state)
+    return len(waiting)
+
+
+def is_future(flow_run: FlowRun) -> bool:
+    """Say whether a run is one that a schedule has planned for later."""
+    due = flow_run.expected_start_time
+    return bool(flow_run.auto_scheduled and due and due.timestamp() > time.time())
+
+
+def show_link(key: str, page: str, text: str) -> None:
+    """Leave a link to a page of reports, where these are served."""
+    served = os.environ.get(REPORTS_URL)
+    if served:
+        create_link_artifact(link=f"{served}/{page}", link_text=text, key=_key(key))
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:

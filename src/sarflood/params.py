@@ -44,6 +44,9 @@ def _tuple(names: Any) -> Any:
 # Classes of a patch's wet share, by their upper ends; the first one is wholly dry.
 WET_SHARES = {"0": 0.0, "to_1": 0.01, "to_5": 0.05, "to_20": 0.2, "to_50": 0.5, "to_100": 1.0}
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Blocks = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")], ...], BeforeValidator(_tuple)
+]
 Ramp = Annotated[tuple[Weight, Weight], BeforeValidator(_pair)]
 ClassWeights = Annotated[
     tuple[Annotated[float, Field(gt=0.0, le=1000.0)], ...],
@@ -310,6 +313,13 @@ class ServingParams(Closed):
     max_memory_gib: Annotated[float, Field(gt=0.0, le=1024.0)]
 
 
+class OperationsParams(Closed):
+    """How `sarflood up` watches the inbox, and whom it tells."""
+
+    inbox_quiet_s: Annotated[float, Field(ge=1.0, le=3600.0)]
+    notify: Blocks
+
+
 class Params(Closed):
     """All of `params.yaml`."""
 
@@ -322,6 +332,7 @@ class Params(Closed):
     loss: LossParams
     gate: GateParams
     serving: ServingParams
+    operations: OperationsParams
 
     @model_validator(mode="after")
     def _crop_deep_enough(self) -> Params:

@@ -39,6 +39,11 @@ class Workspace:
         return self.root / "data" / "quarantine"
 
     @property
+    def inbox(self) -> Path:
+        """Where events are dropped, see `operations.inbox`."""
+        return self.root / "inbox"
+
+    @property
     def split(self) -> Path:
         """The split of every patch: `id`, `event`, `split`."""
         return self.root / "data" / "split.parquet"

@@ -53,8 +53,16 @@ def moment(seconds: int) -> str:
 
 
 def run_flow(workspace: Workspace, flow_name: str, /, **parameters: Any) -> Any:
-    """Run a flow of the workspace by its entry point, as Prefect itself does."""
+    """Run a flow of the workspace by its entry point, as Prefect itself does.
+
+    Where the workspace is up, its Prefect server sees the run.
+    """
+    from sarflood.operations.parts import Site
+
     os.environ.update(workspace.environment())
+    site = Site(workspace)
+    if "PREFECT_API_URL" not in os.environ and site.answers():
+        os.environ.update(site.client_environment())
     # Two busy cores may need longer than Prefect's 20 s to start the server inside this process.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     sys.path.insert(0, str(workspace.root))

@@ -113,38 +113,6 @@ def _short(value: Any) -> str | None:
     return None if value is None else str(value)[:40]
 
 
-@app.command("status")
-def status_(workspace: Where = None, as_json: AsJson = False) -> None:
-    """Say which version is in production, since when, by whom, why, and what is left to do.
-
-    Example: `sarflood status`
-    """
-    from sarflood.promotion.status import status
-
-    found = status(find_workspace(workspace))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    live, candidate = found["production"], found["candidate"]
-    lines = ["no version is in production"]
-    if live:
-        mark = "" if live["gate"] == "passed" else "the gate REFUSED it; "
-        lines = [
-            f"{live['version']} is in production since {live['since']} ({mark}by {live['by']})",
-            f"  {live['why'].splitlines()[0]}",
-            f"  its bundle is {'built' if live['bundle'] else 'not built: `sarflood deploy`'}",
-        ]
-    if candidate:
-        name = candidate["version"] or "not registered"
-        lines.append(f"candidate: {name}, gate: {candidate['gate'] or 'not judged'}")
-    if found["waiting"]:
-        names = ", ".join(found["waiting"])
-        lines.append(f"passed and not promoted: {names}; `sarflood retrain` finishes it")
-    if found["busy"]:
-        lines.append("a command works in this workspace now")
-    out.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
-
-
 Override = Annotated[
     bool, typer.Option("--override", help="Promote in spite of the gate; needs a --reason.")
 ]
@@ -171,7 +139,7 @@ def promote(
         out.print(f"{version} is in production")
         return
     message = "Promoted by hand" + (f": {reason}" if reason else "")
-    _put_in_production(place, found, message, reason if override else None)
+    _put_in_production(place, found, message, reason if override else None, rollback=False)
 
 
 @app.command()
@@ -199,20 +167,22 @@ def rollback(
     # What was in production once, by an override too, may come back.
     was = next((item.message for item in found.promotions if item.override), None)
     message = f"Rollback{left}" + (f": {reason}" if reason else "")
-    _put_in_production(place, found, message, f"{message} ({was})" if was else None)
+    told = f"{message} ({was})" if was else None
+    _put_in_production(place, found, message, told, rollback=True)
 
 
 def _put_in_production(
-    place: Workspace, version: Version, message: str, override: str | None
+    place: Workspace, version: Version, message: str, override: str | None, *, rollback: bool
 ) -> None:
     """Build and check a version's bundle, then promote it; refused before if the gate did."""
-    from sarflood.promotion.promote import check_override
-    from sarflood.promotion.promote import promote as assign
-
-    if not version.gate_passed:
-        check_override(place, version, override)
-    run_flow(place, "deploy", version=version.version)
-    assign(place, version, message, override)
+    run_flow(
+        place,
+        "deploy",
+        version=version.version,
+        promote=message,
+        override=override,
+        rollback=rollback,
+    )
     out.print(f"{version.version} is in production")
 
 
@@ -233,6 +203,9 @@ def deploy(
 def serve(
     version: Annotated[str | None, typer.Argument(help="By default the one in production.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback.")] = 3000,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Change over when another one is put in production.")
+    ] = False,
     workspace: Where = None,
 ) -> None:
     """Serve a version's bundle on this machine until Ctrl-C.
@@ -243,12 +216,22 @@ def serve(
     import tempfile
 
     from sarflood.params import load_params
-    from sarflood.promotion.registry import find_version
+    from sarflood.promotion.registry import find_version, production
     from sarflood.serving.bundle import bundle_folder, serve_command, stored_tag
     from sarflood.serving.server import check_port, server, wait_until_ready
 
     place = find_workspace(workspace)
     check_port(port)
+    if follow:
+        if version:
+            raise InputError(f"{version} with --follow: name a version, or follow production")
+        from sarflood.serving.follow import follow as serve_production
+
+        def champion() -> str | None:
+            found = production(place)
+            return found.version if found else None
+
+        serve_production(place, champion, port, err.print)
     tag = stored_tag(find_version(place, version).version, place.bentos)
     limit = load_params(place.params).serving.ready_within_s
     command = serve_command(str(bundle_folder(tag, place.bentos)), port)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from sarflood.files import sha256, write_json
 from sarflood.process import dvc, git
 from sarflood.workspace import Workspace
 
@@ -23,3 +27,26 @@ def track_event(workspace: Workspace, event_id: str, message: str) -> bool:
         return False
     git(root, "commit", "--quiet", "-m", message, "--", f"{name}.dvc")
     return True
+
+
+def tracked_events(workspace: Workspace) -> dict[str, str]:
+    """Return the events that are tracked, each with the hash of its `.dvc` file."""
+    return {path.stem: sha256(path) for path in sorted(workspace.events.glob("*.dvc"))}
+
+
+def seen_events(workspace: Workspace) -> dict[str, str] | None:
+    """Return the events that the last retraining has seen, as `tracked_events` gave them then."""
+    try:
+        found: dict[str, str] = json.loads(_seen(workspace).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def note_seen(workspace: Workspace, events: dict[str, str]) -> None:
+    """Note what a retraining has seen, however it ended."""
+    write_json(_seen(workspace), events)
+
+
+def _seen(workspace: Workspace) -> Path:
+    return workspace.cache / "seen.json"
