@@ -96,7 +96,7 @@ def test_a_served_bundle_answers_with_its_own_code_and_leaves_nothing(
 def test_only_what_serves_is_in_the_bundle(store: Path) -> None:
     source = store / "bentos" / "flood-unet" / "v0.1.0" / "src"
     rooms = {path.name for path in (source / "sarflood").iterdir() if path.is_dir()}
-    assert rooms == {"raster", "model", "mapping", "serving"}
+    assert rooms == {"raster", "model", "mapping", "monitoring", "serving"}
     assert not list(source.rglob("__pycache__"))
     code = (
         "import pkgutil, sys, sarflood\n"
