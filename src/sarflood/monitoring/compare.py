@@ -230,7 +230,7 @@ def _quiet_limits(quiet: Shares, false_alarms: float) -> Shares:
     Resampling-Based Multiple Testing, 1993, the single-step procedure).
     """
     spread = np.maximum(np.quantile(quiet, 0.9, axis=0), 1e-6)
-    limits: Shares = spread * np.quantile((quiet / spread).max(axis=1), 1 - false_alarms)
+    limits: Shares = spread * max(np.quantile((quiet / spread).max(axis=1), 1 - false_alarms), 1.0)
     return limits
 
 
