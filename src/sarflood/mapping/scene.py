@@ -134,7 +134,8 @@ class _Answer:
             return np.full(image.shape[1:], np.nan, np.float32)
         answers = self._model.probabilities(image[None], self._scaling(window))
         if self._sight:
-            # What the next tiles hold as well is theirs; tiles start at multiples of 8.
+            # What the next tiles hold as well is theirs; tiles start at multiples of 8. Answers are
+            # not blended yet, which matters little to their mean.
             rows, cols = (
                 size if start + size == whole else TILE - OVERLAP
                 for start, size, whole in (

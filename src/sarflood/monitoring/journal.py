@@ -50,7 +50,7 @@ class Journal:
         number = int(files[-1].stem) if files else 1
         if files and files[-1].stat().st_size + len(line) > FILE_BYTES:
             number += 1
-            for old in files[: len(files) + 1 - FILES]:
+            for old in files[: max(len(files) + 1 - FILES, 0)]:
                 old.unlink(missing_ok=True)
         path = self._folder / f"{number:06}.jsonl"
         # One write in append mode: lines of several processes do not mix.

@@ -70,7 +70,7 @@ def _body(drift: Drift, reference: Reference, seen: list[Seen]) -> list[str]:
             for name, item in worst.items()
         ),
         tile("Confidence", f"{sure[0]:.3f}", f"validation patches {sure[1]:.3f}"),
-        tile("Wet", f"{wet[0]:.1%}", f"validation patches {wet[1]:.1%}"),
+        tile("Wet", _percent(wet[0]), f"validation patches {_percent(wet[1])}"),
     ]
     rows = [
         (
@@ -83,10 +83,10 @@ def _body(drift: Drift, reference: Reference, seen: list[Seen]) -> list[str]:
         for item in drift.figures
     ]
     rows += [
-        ("Beyond the training's range", _band(band), f"{share:.2%}", "", "")
+        ("Beyond the training's range", _band(band), _percent(share), "", "")
         for band, share in drift.outside.items()
     ]
-    of = "one image" if drift.images == 1 else f"{drift.images} images"
+    of = "One image" if drift.images == 1 else f"{drift.images} images"
     header = (
         "<header><h1>Flood model: drift</h1>"
         f"<p>{of} mapped by {drift.version} from {drift.first:%Y-%m-%d %H:%M} to "
@@ -110,6 +110,10 @@ def _body(drift: Drift, reference: Reference, seen: list[Seen]) -> list[str]:
         "</div>",
         _over_time(drift, seen),
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _band(band: str | None) -> str:
@@ -145,6 +149,8 @@ def _histogram(training: Shares, own: Shares, units: str) -> str:
 
 
 def _over_time(drift: Drift, seen: Sequence[Seen]) -> str:
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure()
     upper, lower = figure.subplots(2, sharex=True)
     number = np.arange(1, len(seen) + 1)
@@ -156,13 +162,15 @@ def _over_time(drift: Drift, seen: Sequence[Seen]) -> str:
         axes.axvspan(len(seen) - drift.images + 0.5, len(seen) + 0.5, color="#F0F4F8")
         axes.plot(number, values, color=colour, marker=".", markersize=4, linewidth=0.8)
         axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
     lower.set_xlabel("image")
     lower.set_xlim(0.5, len(seen) + 0.5)
-    lower.locator_params(axis="x", integer=True)
+    upper.set_ylim(0.5, 1)
+    lower.set_ylim(bottom=0)
     caption = (
-        f"All {len(seen)} images in the journal, {seen[0].time:%Y-%m-%d} to "
-        f"{seen[-1].time:%Y-%m-%d}; the window is shaded, the dashed line is that of the "
+        f"All that is in the journal, {seen[0].time:%Y-%m-%d %H:%M} to "
+        f"{seen[-1].time:%Y-%m-%d %H:%M}; the window is shaded, the dashed line is that of the "
         "validation patches."
     )
     return section("Over time", images([(as_svg(figure), "Confidence and wet share")], caption))
