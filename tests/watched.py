@@ -13,7 +13,7 @@ from sarflood.monitoring.sight import Seen
 from sarflood.sources.backscatter import simulate_window
 from sarflood.sources.landscape import Landscape
 
-BANDS = ("vv", "vh")
+BANDS = ("vv", "vv_pre")
 EDGE = 1024
 
 
@@ -26,7 +26,8 @@ def histograms(image: np.ndarray) -> dict[str, Histogram]:
 def scene(seed: int, shift_db: float = 0.0) -> np.ndarray:
     """(C, 128, 128): every 8th pixel of every 8th row of a simulated scene."""
     simulated = simulate_window(Landscape(seed, EDGE), 0, 0, EDGE, EDGE)
-    thinned: np.ndarray = simulated.after[:, ::STEP, ::STEP] + np.float32(shift_db)
+    image = np.stack([simulated.after[0], simulated.before[0]])
+    thinned: np.ndarray = image[:, ::STEP, ::STEP] + np.float32(shift_db)
     return thinned
 
 

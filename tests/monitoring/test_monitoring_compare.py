@@ -38,7 +38,7 @@ def test_a_calibration_that_is_off_by_one_decibel_is_seen(
     reference: Reference, shift: float
 ) -> None:
     drift = compare(reference, [seen(seed, shift) for seed in range(200, 220)], MONITORING)
-    assert drift.reasons[0].startswith("VV: population stability index is 0.")
+    assert drift.reasons[0].startswith("VV PRE: population stability index is 0.1")
     assert drift.as_json()["drifted"] is True
 
 

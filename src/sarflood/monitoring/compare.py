@@ -16,9 +16,9 @@ from sarflood.monitoring.sight import Seen
 from sarflood.params import MonitoringParams
 
 _DRAWS = 1000
-# Neighbouring patches are alike, and a new scene is none of the training's: an image varies as so
-# few patches drawn from one of these do. After a training on two simulated scenes 10 % of new ones
-# alarmed with 16, their number of patches, and 2 % with 4.
+# Neighbouring patches are alike, and a new scene is none of the training's: either varies as so few
+# patches drawn from one scene do, and as half of them where there is one scene alone, which does
+# not tell how scenes differ. `bench/drift.py` measures what comes of it.
 _INDEPENDENT = 4
 _PATCH_PIXELS = 1024  # every 8th of every 8th row's of 256×256
 _RANGE = 0.001  # share of the training's values that lie beyond either end of its range
@@ -126,7 +126,7 @@ def compare(reference: Reference, seen: Sequence[Seen], params: MonitoringParams
     starts = [decile_starts(band) for band in known]
 
     values = _figures(mine[None], known[None], starts, expected[None, 1] - answered[None, 1])[0]
-    sizes = np.array([min(max(item.pixels // _PATCH_PIXELS, 1), _INDEPENDENT) for item in window])
+    sizes = np.array([max(item.pixels // _PATCH_PIXELS, 1) for item in window])
     random = np.random.default_rng(0)
     drawn, centre = (
         np.tensordot(weights, patches, 1)
@@ -183,20 +183,26 @@ class _Drawn:
     def __init__(self, scenes: Sequence[str]) -> None:
         names, self._scene = np.unique(scenes, return_inverse=True)
         self._sizes = np.bincount(self._scene)
+        self._independent = min(_INDEPENDENT, len(names) * _INDEPENDENT // 2)
         self._by_scene = np.argsort(self._scene, kind="stable")
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.even: Shares = (1 / len(names) / self._sizes)[self._scene]
 
     def windows(self, sizes: NDArray[np.int64], random: np.random.Generator) -> Shares:
-        """Draw windows: a scene for each image, and `sizes` patches of it, with replacement.
+        """Draw windows: a scene for each image, and patches of it, with replacement.
+
+        Args:
+            sizes: How many patches each image is as large as; no more than four are drawn.
+            random: Draws.
 
         Returns:
             (draws, patches); each row adds up to 1.
         """
+        sizes = np.minimum(sizes, self._independent)
         scene = random.integers(len(self._sizes), size=(_DRAWS, len(sizes), 1))
-        place = random.random((_DRAWS, len(sizes), _INDEPENDENT)) * self._sizes[scene]
+        place = random.random((_DRAWS, len(sizes), self._independent)) * self._sizes[scene]
         patch = self._by_scene[self._starts[scene] + place.astype(np.int64)]
-        share = np.where(np.arange(_INDEPENDENT) < sizes[:, None], 1 / sizes[:, None], 0)
+        share = np.where(np.arange(self._independent) < sizes[:, None], 1 / sizes[:, None], 0)
         weights = np.zeros((_DRAWS, len(self._scene)))
         draw = np.arange(_DRAWS)[:, None, None]
         np.add.at(weights, (draw, patch), np.broadcast_to(share / len(sizes), patch.shape))
@@ -205,12 +211,14 @@ class _Drawn:
     def trainings(self, random: np.random.Generator) -> Shares:
         """Draw other trainings of the same kind by the Bayesian bootstrap of scenes and patches.
 
-        Rubin, The Bayesian Bootstrap (1981), https://doi.org/10.1214/aos/1176345338.
+        Rubin, The Bayesian Bootstrap (1981), https://doi.org/10.1214/aos/1176345338. The patches
+        of a scene vary as four independent ones do.
 
         Returns:
             (draws, patches); each row adds up to 1.
         """
-        patches = random.exponential(size=(_DRAWS, len(self._scene)))
+        shape = np.minimum(self._independent / self._sizes, 1.0)[self._scene]
+        patches = random.gamma(shape, size=(_DRAWS, len(self._scene)))
         totals = np.add.reduceat(patches[:, self._by_scene], self._starts, axis=1)
         scenes = random.exponential(size=totals.shape)
         scenes /= scenes.sum(axis=1, keepdims=True)
@@ -225,13 +233,21 @@ def _figures(shares: Shares, reference: Shares, starts: list[Any], drops: Shares
 
 
 def _quiet_limits(quiet: Shares, false_alarms: float) -> Shares:
-    """Return limits that a share `false_alarms` of the (D, F) quiet windows exceeds in any figure.
+    """Return limits that a share `false_alarms` of the quiet windows exceeds in any figure.
 
     Figures are scaled by their own spread, so that none has all of the alarms (Westfall and Young,
     Resampling-Based Multiple Testing, 1993, the single-step procedure).
+
+    Args:
+        quiet: (D, 2 C + 1), as `_figures` gives them.
+        false_alarms: Above 0.
     """
-    spread = np.maximum(np.quantile(quiet, 0.9, axis=0), 1e-6)
-    limits: Shares = spread * max(np.quantile((quiet / spread).max(axis=1), 1 - false_alarms), 1.0)
+    # The stability index grows with the square of a shift, the other figures with the shift.
+    power = np.where(np.arange(quiet.shape[1]) < quiet.shape[1] // 2, 0.5, 1.0)
+    linear = np.sign(quiet) * np.abs(quiet) ** power
+    spread = np.maximum(np.quantile(linear, 0.9, axis=0), 1e-6)
+    factor = max(np.quantile((linear / spread).max(axis=1), 1 - false_alarms), 1.0)
+    limits: Shares = (spread * factor) ** (1 / power)
     return limits
 
 
