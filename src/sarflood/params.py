@@ -320,6 +320,16 @@ class OperationsParams(Closed):
     notify: Blocks
 
 
+class MonitoringParams(Closed):
+    """What a window of mapped images may differ from the training by."""
+
+    window: Annotated[int, Field(ge=1, le=1000)]
+    max_psi: Annotated[float, Field(ge=0.0, le=10.0)]
+    max_ks: Share
+    max_confidence_drop: Annotated[float, Field(ge=0.0, le=0.5)]
+    false_alarms: Annotated[float, Field(ge=0.001, le=0.5)]
+
+
 class Params(Closed):
     """All of `params.yaml`."""
 
@@ -333,6 +343,7 @@ class Params(Closed):
     gate: GateParams
     serving: ServingParams
     operations: OperationsParams
+    monitoring: MonitoringParams
 
     @model_validator(mode="after")
     def _crop_deep_enough(self) -> Params:

@@ -88,6 +88,16 @@ class Workspace:
         """What can be made again at any time: fetched versions, temporary files."""
         return self.root / ".sarflood"
 
+    @property
+    def journal(self) -> Path:
+        """Statistics of what the service has mapped; see `monitoring.journal`."""
+        return self.cache / "served"
+
+    @property
+    def drift(self) -> Path:
+        """The last comparison of these with the training: `drift.json` and `drift.html`."""
+        return self.reports / "drift"
+
     @contextmanager
     def exclusive(self, on_wait: Callable[[str], object]) -> Iterator[None]:
         """Be the only one who changes events, stages or versions; others wait and say so.

@@ -12,6 +12,7 @@ from tiny import UTM, speckle, tiny_model, write_scene
 from sarflood.errors import InputError
 from sarflood.mapping.scene import map_scene
 from sarflood.model.inputs import Scaling
+from sarflood.monitoring.sight import Sight
 
 
 def test_tiles_give_what_the_whole_scene_at_once_gives(tmp_path: Path) -> None:
@@ -22,6 +23,22 @@ def test_tiles_give_what_the_whole_scene_at_once_gives(tmp_path: Path) -> None:
     assert np.allclose(result.probability, whole, atol=1e-4)
     assert (result.mask == model.masks(whole)).mean() > 0.99999
     assert result.flooded_km2 == pytest.approx((result.mask == 1).sum() * 1e-4, rel=1e-3)
+
+
+def test_the_statistics_of_a_scene_count_each_pixel_once_though_tiles_overlap(
+    tmp_path: Path,
+) -> None:
+    model, image = tiny_model(), speckle(2, 1300, 2000)
+    image[:, 600:700, :50] = np.nan
+    tiles, whole = Sight(model.manifest), Sight(model.manifest)
+    map_scene(model, write_scene(tmp_path / "scene.tif", image), sight=tiles)
+    whole.add(image[None], model.probabilities(image[None]))
+    one, other = tiles.seen("v0.1.0"), whole.seen("v0.1.0")
+    assert one
+    assert other
+    assert (one.pixels, one.bands) == (other.pixels, other.bands)
+    assert one.wet_share == pytest.approx(other.wet_share, abs=5e-3)
+    assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
 
 
 def test_no_data_in_is_no_data_out_and_empty_tiles_are_not_computed(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from sarflood.monitoring.drift import bin_edges, drift_of
+from sarflood.monitoring.drift import drift_of
+from sarflood.monitoring.histograms import bin_edges
 from sarflood.patches.store import EventPatches
 from sarflood.sources.event import Band, Event, Origin, Units
 

@@ -70,6 +70,8 @@ def test_the_committed_settings_are_valid() -> None:
         ("[-45.0, 15.0]", "[-45.0]", ["validation.db_range", "two numbers"]),
         ("[-45.0, 15.0]", "[-45.0, null]", ["validation.db_range = None", "two numbers"]),
         ("test_share: 0.2", "test_share: 0.4", ["split: val_share and test_share", "half"]),
+        ("window: 20", "window: 0", ["monitoring.window = 0", "a whole number, 1 to 1000"]),
+        ("max_ks: 0.05", "max_ks: 2", ["monitoring.max_ks = 2", "0.0 to 1.0"]),
         ("seed: 0", "seed: true", ["train.seed = True", "a whole number"]),
     ],
 )

@@ -15,6 +15,7 @@ from tiny import speckle, tiny_model, write_scene
 
 from sarflood.mapping.patches import map_patches
 from sarflood.mapping.scene import map_scene
+from sarflood.monitoring.journal import Journal, read_journal
 from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.served import BundleInfo, Served
@@ -253,6 +254,43 @@ class TestPatches:
         body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
         answer = client.post("/predict/patches", content=body + bytes(100))
         assert_refused(answer, 422, "damaged .npy")
+
+
+class TestJournal:
+    """What is mapped leaves a line of statistics, and nothing that the client sent."""
+
+    @pytest.fixture
+    def client(self, served: Served, tmp_path: Path) -> Iterator[TestClient]:
+        with TestClient(create_api(lambda: served, Journal(tmp_path / "served"))) as client:
+            yield client
+
+    def test_each_scene_and_each_request_is_a_line(
+        self, client: TestClient, scene: Path, tmp_path: Path
+    ) -> None:
+        summary = post(client, scene.read_bytes()).json()
+        post(client, scene.read_bytes(), "image/tiff")
+        patches = npy(np.stack([speckle(2, 256, 256, seed) for seed in range(2)]))
+        assert client.post("/predict/patches", content=patches).status_code == 200
+        one, two, three = read_journal(tmp_path / "served", "v0.1.0")
+        assert one.bands == two.bands
+        assert (one.pixels, three.pixels) == ((40 - 5) * 38, 2 * 32 * 32)
+        assert one.wet_share == pytest.approx(summary["flooded_share"], abs=0.05)
+        assert 0.5 <= one.confidence <= 1.0
+        (written,) = (tmp_path / "served").iterdir()
+        assert "any name" not in written.read_text("utf-8")
+        assert written.stat().st_size < 10_000
+
+    def test_what_is_refused_or_empty_leaves_none(self, client: TestClient, tmp_path: Path) -> None:
+        assert client.post("/predict/patches", content=b"no").status_code == 415
+        empty = npy(np.full((1, 2, 256, 256), np.nan, np.float32))
+        assert client.post("/predict/patches", content=empty).status_code == 200
+        assert not (tmp_path / "served").exists()
+
+    def test_a_journal_that_cannot_be_written_fails_no_request(
+        self, client: TestClient, scene: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "served").write_text("in the way")
+        assert post(client, scene.read_bytes()).status_code == 200
 
 
 def test_more_areas_than_an_answer_may_hold(

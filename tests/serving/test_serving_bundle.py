@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,18 @@ from tiny import speckle, tiny_model, write_package, write_scene
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.mapping.scene import map_scene
+from sarflood.monitoring.journal import read_journal
 from sarflood.process import child_environment
-from sarflood.serving.bundle import build_bundle, check_bundle, serving_bundle, stored_tag
+from sarflood.serving.bundle import (
+    build_bundle,
+    bundle_folder,
+    check_bundle,
+    serve_command,
+    serving_bundle,
+    stored_tag,
+)
 from sarflood.serving.recorded import read_recorded
+from sarflood.serving.server import free_port, server, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 120.0
@@ -93,10 +103,28 @@ def test_a_served_bundle_answers_with_its_own_code_and_leaves_nothing(
         httpx.get(url, trust_env=False)
 
 
+def test_a_served_bundle_keeps_what_it_has_seen_where_it_is_told_to(
+    store: Path, package: Path, tmp_path: Path
+) -> None:
+    port, log = free_port(), tmp_path / "serve.log"
+    command = serve_command(str(bundle_folder("flood-unet:v0.1.0", store)), port)
+    images, _ = read_recorded(package / "recorded.npz")
+    body = io.BytesIO()
+    np.save(body, images)
+    with server(command, tmp_path, log, tmp_path / "served") as process:
+        wait_until_ready(
+            process, port, ready_within_s=READY_WITHIN_S, tag="flood-unet:v0.1.0", log=log
+        )
+        url = f"http://127.0.0.1:{port}/predict/patches"
+        assert httpx.post(url, content=body.getvalue(), timeout=60).status_code == 200
+    (seen,) = read_journal(tmp_path / "served", "v0.1.0")
+    assert seen.pixels == np.isfinite(images[..., ::8, ::8]).all(axis=1).sum()
+
+
 def test_only_what_serves_is_in_the_bundle(store: Path) -> None:
     source = store / "bentos" / "flood-unet" / "v0.1.0" / "src"
     rooms = {path.name for path in (source / "sarflood").iterdir() if path.is_dir()}
-    assert rooms == {"raster", "model", "mapping", "serving"}
+    assert rooms == {"raster", "model", "mapping", "monitoring", "serving"}
     assert not list(source.rglob("__pycache__"))
     code = (
         "import pkgutil, sys, sarflood\n"

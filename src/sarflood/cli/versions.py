@@ -1,4 +1,4 @@
-"""Verbs about versions: models, status, promote, rollback, deploy, serve, map."""
+"""Verbs about versions: models, status, drift, promote, rollback, deploy, serve, map."""
 
 from __future__ import annotations
 
@@ -111,6 +111,39 @@ def _short(value: Any) -> str | None:
     if isinstance(value, float):
         return f"{value:.4f}"
     return None if value is None else str(value)[:40]
+
+
+@app.command()
+def drift(workspace: Where = None, as_json: AsJson = False) -> None:
+    """Say whether what the service maps still looks as what the model was trained on.
+
+    Writes reports/drift/drift.html with histograms. `sarflood serve` keeps what is compared.
+
+    Example: `sarflood drift`
+    """
+    from sarflood.promotion.watch import watch
+
+    place = find_workspace(workspace)
+    found = watch(place)
+    if as_json:
+        typer.echo(json.dumps(found.as_json() if found else None, indent=2))
+        return
+    if found is None:
+        out.print("the version in production has mapped nothing yet; `sarflood serve` keeps count")
+        return
+    rows = [
+        {
+            "figure": item.name.replace("_", " "),
+            "band": item.band,
+            "seen": f"{item.value:.3f}",
+            "at most": f"{item.limit:.3f}",
+            "": "drifted" if item.drifted else "",
+        }
+        for item in found.figures
+    ]
+    show(rows, as_json=False, empty="")
+    word = "drifted" if found.reasons else "quiet"
+    out.print(f"{found.version}, {found.images} image(s): {word}; see {place.drift}/drift.html")
 
 
 Override = Annotated[
@@ -238,7 +271,7 @@ def serve(
     log = place.cache / f"serve-{port}.log"
     with (
         tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
-        server(command, Path(home), log) as process,
+        server(command, Path(home), log, place.journal) as process,
     ):
         wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
         err.print(f"{tag} answers on http://127.0.0.1:{port}; log in {log}; Ctrl-C ends it")

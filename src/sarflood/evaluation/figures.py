@@ -27,7 +27,7 @@ COLOURS = {
     "unknown": "#9AA0A6",
 }
 NO_DATA_GREY = 0.6
-_BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#6B7280"
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#6B7280"
 
 
 def training_curves(training: pd.DataFrame) -> str:
@@ -36,12 +36,12 @@ def training_curves(training: pd.DataFrame) -> str:
     Args:
         training: A row an epoch with `epoch`, `train_loss`, `val_iou`.
     """
-    figure = _figure()
+    figure = new_figure()
     loss = figure.add_subplot()
     iou = loss.twinx()
     for axes, column, colour, label in (
-        (loss, "train_loss", _ORANGE, "loss, training patches"),
-        (iou, "val_iou", _BLUE, "IoU, validation patches"),
+        (loss, "train_loss", ORANGE, "loss, training patches"),
+        (iou, "val_iou", BLUE, "IoU, validation patches"),
     ):
         axes.plot(training["epoch"], training[column], color=colour, marker=".", markersize=3)
         axes.set_ylabel(label, color=colour)
@@ -54,16 +54,16 @@ def training_curves(training: pd.DataFrame) -> str:
     loss.grid(axis="x", color="#E5E7EB")
     best = int(training["val_iou"].argmax())
     epoch, value = training["epoch"].iloc[best], training["val_iou"].iloc[best]
-    iou.plot(epoch, value, "o", color=_BLUE, markersize=6)
+    iou.plot(epoch, value, "o", color=BLUE, markersize=6)
     iou.annotate(
         f"best {value:.3f}",
         (epoch, value),
         xytext=(-6, -16),
         textcoords="offset points",
         ha="right",
-        color=_BLUE,
+        color=BLUE,
     )
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def precision_recall_curve(
@@ -77,10 +77,10 @@ def precision_recall_curve(
         recall: Likewise.
         threshold: The model's threshold on the probability.
     """
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot()
     _f1_lines(axes)
-    axes.plot(curve["recall"], curve["precision"], color=_BLUE, linewidth=2)
+    axes.plot(curve["recall"], curve["precision"], color=BLUE, linewidth=2)
     if precision is not None and recall is not None:
         axes.plot(recall, precision, "o", color="#D55E00", markersize=8, clip_on=False)
         axes.annotate(
@@ -93,7 +93,7 @@ def precision_recall_curve(
         )
     axes.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
     axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def reliability_curve(curve: pd.DataFrame) -> str:
@@ -102,23 +102,23 @@ def reliability_curve(curve: pd.DataFrame) -> str:
     Args:
         curve: `Evaluation.reliability`.
     """
-    figure = _figure()
+    figure = new_figure()
     number = figure.add_subplot()
     number.bar(curve["probability"], curve["pixels"], width=0.05, color="#E5E7EB")
     number.set(xlim=(0, 1), xlabel="probability", yscale="log")
     number.minorticks_off()
     number.yaxis.tick_right()
     number.yaxis.set_label_position("right")
-    number.set_ylabel("pixels", color=_GREY)
+    number.set_ylabel("pixels", color=GREY)
     axes = number.twinx()
     axes.yaxis.tick_left()
     axes.yaxis.set_label_position("left")
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle="--")
-    axes.plot(curve["probability"], curve["wet_share"], color=_BLUE, marker="o", markersize=4)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+    axes.plot(curve["probability"], curve["wet_share"], color=BLUE, marker="o", markersize=4)
     axes.set(ylim=(0, 1.01), ylabel="share of wet pixels")
     for each in (number, axes):
         each.spines["top"].set_visible(False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _f1_lines(axes: Axes) -> None:
@@ -126,16 +126,18 @@ def _f1_lines(axes: Axes) -> None:
         recall = np.linspace(f1 / (2 - f1), 1, 60)
         precision = f1 * recall / (2 * recall - f1)
         axes.plot(recall, precision, color="#D1D5DB", linewidth=0.8)
-        axes.annotate(f"F1 {f1}", (f1, f1), color=_GREY, fontsize=7, ha="center", va="center")
+        axes.annotate(f"F1 {f1}", (f1, f1), color=GREY, fontsize=7, ha="center", va="center")
 
 
-def _figure() -> Figure:
+def new_figure() -> Figure:
+    """Return an empty figure of the report's size."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(5.6, 3.4), layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """Return a figure as a data URI."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

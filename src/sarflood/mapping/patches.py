@@ -6,16 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarflood.model.package import FloodModel
+from sarflood.monitoring.sight import Sight
 
 _BATCH = 16
 
 
-def map_patches(model: FloodModel, images: NDArray[np.floating]) -> NDArray[np.uint8]:
+def map_patches(
+    model: FloodModel, images: NDArray[np.floating], sight: Sight | None = None
+) -> NDArray[np.uint8]:
     """Answer patches of one event by the model.
 
     Args:
         model: The model.
         images: (N, C, H, W) in the model's bands and units; NaN is no data.
+        sight: Gathers their statistics.
 
     Returns:
         (N, H, W) uint8 masks: 0 dry, 1 wet, 255 no data.
@@ -24,5 +28,8 @@ def map_patches(model: FloodModel, images: NDArray[np.floating]) -> NDArray[np.u
     masks = np.empty((images.shape[0], *images.shape[2:]), np.uint8)
     for start in range(0, len(images), _BATCH):
         batch = slice(start, start + _BATCH)
-        masks[batch] = model.masks(model.probabilities(images[batch], scaling))
+        probabilities = model.probabilities(images[batch], scaling)
+        masks[batch] = model.masks(probabilities)
+        if sight:
+            sight.add(images[batch], probabilities)
     return masks

@@ -15,8 +15,9 @@ from rasterio.windows import Window
 
 from sarflood.mapping.bands import SceneBands, open_scene
 from sarflood.mapping.scales import scene_scaling
-from sarflood.mapping.tiles import blended_rows
+from sarflood.mapping.tiles import OVERLAP, TILE, blended_rows
 from sarflood.model.package import FloodModel, ModelManifest
+from sarflood.monitoring.sight import Sight
 from sarflood.raster.areas import area_km2
 from sarflood.raster.patch import UNKNOWN, WET
 from sarflood.raster.safe import MAX_MEGAPIXELS
@@ -69,6 +70,7 @@ def map_scene(
     *,
     on_progress: Callable[[float], object] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
+    sight: Sight | None = None,
 ) -> SceneMap:
     """Map a georeferenced scene.
 
@@ -82,6 +84,7 @@ def map_scene(
             and if `scene` does not hold its bands itself.
         on_progress: Is told the share that is done, up to 1.
         max_megapixels: A larger scene is refused from its header.
+        sight: Gathers the scene's statistics.
 
     Raises:
         InputError: The files do not fit the model or each other, have no georeference, or are
@@ -90,7 +93,7 @@ def map_scene(
     started = time.monotonic()
     with open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands:
         probability = np.empty((bands.height, bands.width), np.float32)
-        answer = _Answer(model, bands)
+        answer = _Answer(model, bands, sight)
         for rows, values in blended_rows(bands.height, bands.width, answer, on_progress):
             probability[rows] = values
         crs, transform = bands.crs, bands.transform
@@ -111,8 +114,8 @@ def map_scene(
 class _Answer:
     """Answers windows of a scene by the model and keeps a thinned first band on the way."""
 
-    def __init__(self, model: FloodModel, bands: SceneBands) -> None:
-        self._model, self._bands = model, bands
+    def __init__(self, model: FloodModel, bands: SceneBands, sight: Sight | None) -> None:
+        self._model, self._bands, self._sight = model, bands, sight
         self.step = 1
         # Tiles start at multiples of 64, so a power of two up to that meets them in step.
         while max(bands.height, bands.width) / self.step > _PREVIEW_PIXELS and self.step < 64:
@@ -130,5 +133,16 @@ class _Answer:
         if not np.isfinite(image).all(axis=0).any():
             return np.full(image.shape[1:], np.nan, np.float32)
         answers = self._model.probabilities(image[None], self._scaling(window))
+        if self._sight:
+            # What the next tiles hold as well is theirs; tiles start at multiples of 8. Answers are
+            # not blended yet, which matters little to their mean.
+            rows, cols = (
+                size if start + size == whole else TILE - OVERLAP
+                for start, size, whole in (
+                    (window.row_off, window.height, self._bands.height),
+                    (window.col_off, window.width, self._bands.width),
+                )
+            )
+            self._sight.add(image[None, :, :rows, :cols], answers[:, :rows, :cols])
         answer: NDArray[np.float32] = answers[0]
         return answer

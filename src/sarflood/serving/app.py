@@ -13,6 +13,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -20,6 +21,8 @@ from sarflood.errors import InputError
 from sarflood.mapping.outputs import map_polygons, summarise, write_mask
 from sarflood.mapping.patches import map_patches
 from sarflood.mapping.scene import map_scene
+from sarflood.monitoring.journal import Journal
+from sarflood.monitoring.sight import Sight
 from sarflood.raster.patch import PATCH
 from sarflood.serving.served import Served
 from sarflood.serving.uploads import (
@@ -34,7 +37,7 @@ _STATUS: dict[type[Exception], int] = {TooLargeError: 413, WrongTypeError: 415}
 _ANSWERS = ("application/json", "application/geo+json", "image/tiff")
 
 
-def create_api(served: Callable[[], Served]) -> FastAPI:
+def create_api(served: Callable[[], Served], journal: Journal | None = None) -> FastAPI:
     """Make the application.
 
     Every refusal at its addresses is JSON, `{"error": …}` with one sentence: 405 another method,
@@ -43,6 +46,7 @@ def create_api(served: Callable[[], Served]) -> FastAPI:
     Args:
         served: Gives the loaded model; it is asked at each request, so that the application can
             be made before the model is loaded.
+        journal: Gets the statistics of what is mapped, no imagery; by default they are not kept.
     """
     api = FastAPI(
         title="flood-unet",
@@ -66,16 +70,16 @@ def create_api(served: Callable[[], Served]) -> FastAPI:
         """
         limits = served().info.serving
         async with received_scenes(request, limits.max_megabytes) as (scene, pre):
-            answer = partial(_answer_scene, served(), scene, pre, _wanted(request))
+            answer = partial(_answer_scene, served(), journal, scene, pre, _wanted(request))
             return await run_sync(answer, limiter=turn)
 
     @api.post("/predict/patches")
     async def predict_patches(request: Request) -> Response:
         """Map patches: .npy body (N, C, 256, 256) float16 or float32, answer .npy uint8 masks."""
-        model, limits = served().model, served().info.serving
-        shape = (len(model.manifest.bands), PATCH, PATCH)
+        limits = served().info.serving
+        shape = (len(served().model.manifest.bands), PATCH, PATCH)
         async with received_patches(request, limits.max_megabytes, shape) as patches:
-            masks = await run_sync(map_patches, model, patches, limiter=turn)
+            masks = await run_sync(_answer_patches, served(), journal, patches, limiter=turn)
         body = io.BytesIO()
         np.save(body, masks, allow_pickle=False)
         return Response(body.getvalue(), media_type="application/octet-stream")
@@ -93,9 +97,27 @@ def create_api(served: Callable[[], Served]) -> FastAPI:
     return api
 
 
-def _answer_scene(served: Served, scene: Path, pre: Path | None, media_type: str) -> Response:
-    limit = served.info.serving.max_megapixels
-    result = map_scene(served.model, scene, pre, max_megapixels=limit)
+def _answer_patches(
+    served: Served, journal: Journal | None, patches: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    sight = Sight(served.model.manifest)
+    masks = map_patches(served.model, patches, sight)
+    _note(journal, sight, served)
+    return masks
+
+
+def _note(journal: Journal | None, sight: Sight, served: Served) -> None:
+    seen = sight.seen(served.info.version)
+    if journal and seen:
+        journal.note(seen)
+
+
+def _answer_scene(
+    served: Served, journal: Journal | None, scene: Path, pre: Path | None, media_type: str
+) -> Response:
+    limit, sight = served.info.serving.max_megapixels, Sight(served.model.manifest)
+    result = map_scene(served.model, scene, pre, max_megapixels=limit, sight=sight)
+    _note(journal, sight, served)
     if media_type == "image/tiff":
         mask = scene.with_name("flood.tif")
         write_mask(result, mask)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from sarflood.errors import InputError, SarfloodError
+from sarflood.monitoring.journal import JOURNAL
 from sarflood.process import END_WITHIN_S, child_environment, end_group
 from sarflood.serving.recorded import REFUSES
 
@@ -46,7 +47,9 @@ def check_port(port: int) -> None:
 
 
 @contextmanager
-def server(command: Sequence[str], home: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
+def server(
+    command: Sequence[str], home: Path, log: Path, journal: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Start BentoML in a session and a home of its own; end it with its workers at the end.
 
     Args:
@@ -54,8 +57,14 @@ def server(command: Sequence[str], home: Path, log: Path) -> Iterator[subprocess
         home: A folder for BentoML's own files and all temporary ones. No other server may use it:
             BentoML empties the metrics of a home that it starts in.
         log: Where the output goes.
+        journal: Where the service keeps the statistics of what it maps; by default it keeps none.
     """
-    environment = {"BENTOML_HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "BENTOML_HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        JOURNAL: str(journal or ""),
+    }
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command,

@@ -9,6 +9,7 @@ import bentoml
 import torch
 
 from sarflood.errors import SarfloodError
+from sarflood.monitoring.journal import JOURNAL, Journal
 from sarflood.serving.app import create_api
 from sarflood.serving.recorded import REFUSES
 from sarflood.serving.served import Served, load_served
@@ -17,7 +18,8 @@ from sarflood.serving.served import Served, load_served
 _PACKAGE = Path(__file__).resolve().parents[2] / "package"
 
 _loaded: list[Served] = []
-_api = create_api(lambda: _loaded[0])
+_folder = os.environ.get(JOURNAL)
+_api = create_api(lambda: _loaded[0], Journal(Path(_folder)) if _folder else None)
 
 
 @bentoml.service(workers=1, traffic={"timeout": 3600, "max_concurrency": 16})

@@ -1,4 +1,4 @@
-"""DVC stage `evaluate`: score the candidate and the baselines on the test patches."""
+"""DVC stage `evaluate`: score the candidate and the baselines, and describe its training."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from sarflood.evaluation.evaluate import evaluate as evaluate_model
 from sarflood.evaluation.recorded import write_recorded
 from sarflood.files import replacing, write_json
 from sarflood.model.package import load_model
+from sarflood.monitoring.reference import make_reference, write_reference
 from sarflood.patches.store import open_events
 from sarflood.stages import run_stage
 from sarflood.workspace import Workspace
 
 
 def evaluate(workspace: Workspace) -> None:
-    """Write `metrics/evaluation.json`, plots, and answers recorded for the bundle."""
+    """Write `metrics/evaluation.json`, plots, answers recorded for the bundle, and the reference.
+
+    The reference, what the training patches look like and how sure the model is, is what the images
+    that it maps later are compared with.
+    """
     model = load_model(workspace.model)
     events = open_events(workspace.events)
     split = pd.read_parquet(workspace.split)
@@ -28,6 +33,7 @@ def evaluate(workspace: Workspace) -> None:
         with replacing(workspace.plots / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
     write_recorded(workspace.model / "recorded.npz", model, events, evaluation.patches)
+    write_reference(make_reference(model, events, split), workspace.model)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""Flow `monitor`: what the version in production has mapped, against its training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed
+
+from flows.support import open_workspace, show_table
+from sarflood.monitoring.compare import Drift
+from sarflood.promotion.watch import watch
+from sarflood.workspace import Workspace
+
+
+@flow(name="monitor", flow_run_name="monitor", validate_parameters=False)
+def monitor(workspace: str | None = None) -> State[dict[str, Any] | None]:
+    """Compare the last images with the training; tell Prefect of a drift."""
+    drift = look(open_workspace(workspace))
+    if drift is None:
+        return Completed(name="Nothing seen", message="no image was mapped yet", data=None)
+    if not drift.reasons:
+        message = f"{drift.version}: {drift.images} image(s) look as the training did"
+        return Completed(name="Quiet", message=message, data=drift.as_json())
+    tell(drift)
+    return Completed(name="Drift", message="; ".join(drift.reasons), data=drift.as_json())
+
+
+@task(task_run_name="compare with the training", persist_result=False)
+def look(workspace: Workspace) -> Drift | None:
+    """Compare, write `reports/drift/`, and leave the figures as a table."""
+    drift = watch(workspace)
+    if drift:
+        rows = [
+            {
+                "figure": item.name.replace("_", " "),
+                "band": item.band,
+                "seen": item.value,
+                "at most": item.limit,
+                "drifted": item.drifted,
+            }
+            for item in drift.figures
+        ]
+        show_table("drift", rows, f"{drift.images} image(s) mapped by {drift.version}")
+        get_run_logger().info("see reports/drift/drift.html")
+    return drift
+
+
+def tell(drift: Drift) -> None:
+    """Send the event of a drift, which an automation may act on."""
+    for reason in drift.reasons:
+        get_run_logger().warning("%s", reason)
+    emit_event(
+        event="sarflood.drift.detected",
+        resource={"prefect.resource.id": f"sarflood.model.{drift.version}"},
+        payload={"images": drift.images, "reasons": drift.reasons},
+    )

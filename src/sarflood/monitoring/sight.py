@@ -1,0 +1,93 @@
+"""What is kept of a mapped image: statistics, never imagery, nor a name that a client gave."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sarflood.model.package import ModelManifest
+from sarflood.monitoring.histograms import STEP, Histogram, bin_edges, count_values
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Seen(BaseModel):
+    """One mapped image, or one request with patches: a line of the journal.
+
+    `pixels` are those with data among those looked at, every 8th of every 8th row; `wet_share` is
+    of these, and `confidence` their mean of max(p, 1 − p).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    time: dt.datetime
+    version: str
+    units: str
+    pixels: Annotated[int, Field(gt=0)]
+    bands: dict[str, Histogram]
+    wet_share: Share
+    confidence: Share
+
+    @model_validator(mode="after")
+    def _bins_fit(self) -> Self:
+        check_bins(self.units, self.bands)
+        return self
+
+
+def check_bins(units: str, bands: dict[str, Histogram]) -> None:
+    """Raise `ValueError` for unknown units, or histograms with bins that these do not have."""
+    try:
+        bin_edges(units)
+    except KeyError as error:
+        raise ValueError(f"units {units!r}: known are db and uint8") from error
+    for histogram in bands.values():
+        histogram.shares(units)
+
+
+class Sight:
+    """Gathers the statistics of one image, part by part, as it is mapped."""
+
+    def __init__(self, manifest: ModelManifest) -> None:
+        self._manifest = manifest
+        bins = len(bin_edges(manifest.units)) - 1
+        self._counts = np.zeros((len(manifest.bands), bins), np.int64)
+        self._pixels, self._wet, self._confidence = 0, 0, 0.0
+
+    def add(
+        self, images: NDArray[np.floating[Any]], probabilities: NDArray[np.floating[Any]]
+    ) -> None:
+        """Take in a part.
+
+        Args:
+            images: (N, C, H, W) in the model's bands and units; NaN is no data.
+            probabilities: (N, H, W) of "wet"; NaN is no data.
+        """
+        thinned = images[..., ::STEP, ::STEP]
+        for position in range(len(self._counts)):
+            self._counts[position] += count_values(thinned[:, position], self._manifest.units)
+        answered = probabilities[:, ::STEP, ::STEP].astype(np.float64)
+        answered = answered[np.isfinite(answered)]
+        self._pixels += answered.size
+        self._wet += int((answered >= self._manifest.threshold).sum())
+        self._confidence += float(np.maximum(answered, 1 - answered).sum())
+
+    def seen(self, version: str) -> Seen | None:
+        """Return what was gathered, dated now; None where no pixel has data."""
+        if not self._pixels:
+            return None
+        return Seen(
+            time=dt.datetime.now(dt.UTC).replace(microsecond=0),
+            version=version,
+            units=self._manifest.units,
+            pixels=self._pixels,
+            bands={
+                band: Histogram.of(counts)
+                for band, counts in zip(self._manifest.bands, self._counts, strict=True)
+            },
+            wet_share=self._wet / self._pixels,
+            confidence=self._confidence / self._pixels,
+        )
