@@ -39,7 +39,7 @@ class Items(BaseCoreClient):
     page: int = attr.ib(default=2)
     repeats: bool = attr.ib(default=False)  # the last item of a page again on the next one
 
-    def get_search(self, **asked: Any) -> Any:
+    def get_search(self, *_: Any, **asked: Any) -> Any:
         request: Request = asked["request"]
         if asked["bbox"][0] > asked["bbox"][2]:
             raise HTTPException(400, "this server knows no antimeridian")
@@ -60,7 +60,9 @@ class Items(BaseCoreClient):
     def _matches(self, item: dict[str, Any], asked: dict[str, Any]) -> bool:
         west, south, east, north = asked["bbox"]
         box = item["bbox"]
-        since, until = str_to_interval(asked["datetime"])
+        interval = str_to_interval(asked["datetime"])
+        assert isinstance(interval, tuple)
+        since, until = interval
         moment = dt.datetime.fromisoformat(item["properties"]["datetime"])
         return (
             item["collection"] in asked["collections"]
