@@ -23,6 +23,7 @@ from sarflood.sources.reader import RawPatch
 
 WriteRaster = Callable[..., Path]
 ReadAll = Callable[[Path], list[RawPatch]]
+DEEP = f'{{"type": "Feature", "stac_version": "1.0.0", "properties": {"[" * 1000}{"]" * 1000}}}'
 WHERE = Affine(10, 0, 400_000, 0, -10, 1_700_000)
 
 
@@ -258,7 +259,7 @@ def test_a_busy_server_is_asked_again(
     assert len(read_all(local_copy(f"{server[0]}/one.json", tmp_path / "scratch"))) == 4
 
 
-@pytest.mark.parametrize("text", ["<!DOCTYPE html>", "{", '{"type": "Feature"}', "[]"])
+@pytest.mark.parametrize("text", ["<!DOCTYPE html>", "{", '{"type": "Feature"}', "[]", DEEP])
 def test_what_is_no_stac_is_said(
     text: str, tmp_path: Path, server: tuple[str, type[Served]]
 ) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -130,7 +129,7 @@ def _found(area: PollArea) -> Iterator[NewItem]:
                 datetime=(since, None),
                 limit=_PAGE,
             )
-            for number, feature in enumerate(islice(search.items_as_dicts(), MAX_FOUND + 1)):
+            for number, feature in enumerate(search.items_as_dicts()):
                 if number == MAX_FOUND:
                     raise InputError(
                         f"{area.url}: more than {MAX_FOUND:,} items; lower since_days of the area "
