@@ -15,6 +15,10 @@ class InputError(SarfloodError):
     exit_code = 2
 
 
+class NetworkError(SarfloodError):
+    """A server does not answer, or breaks off; the same may work later."""
+
+
 class DataRefusedError(SarfloodError):
     """An event was refused; its files are in quarantine with their reasons."""
 

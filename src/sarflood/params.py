@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -330,6 +330,53 @@ class MonitoringParams(Closed):
     false_alarms: Annotated[float, Field(ge=0.001, le=0.5)]
 
 
+Longitude = Annotated[float, Field(ge=-180.0, le=180.0)]
+Latitude = Annotated[float, Field(ge=-90.0, le=90.0)]
+Box = tuple[Longitude, Latitude, Longitude, Latitude]
+
+
+class PollArea(Closed):
+    """An area of interest, and the STAC API that is asked for its new items.
+
+    Attributes:
+        name: Begins the ids of its events.
+        bbox: West, south, east, north in degrees; west > east crosses the antimeridian.
+        max_items: That one poll takes in.
+        since_days: How long after its acquisition an item may appear.
+    """
+
+    name: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$", description="1 to 20 of a–z, 0–9 and -")
+    ]
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]+", description="an address of http")]
+    collections: Annotated[Names, Field(min_length=1, description="a list of names")]
+    bbox: Annotated[
+        Box,
+        BeforeValidator(_tuple),
+        Field(description="west, south, east, north in degrees"),
+    ]
+    max_items: Annotated[int, Field(ge=1, le=1000)] = 10
+    since_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+    @model_validator(mode="after")
+    def _some_area(self) -> PollArea:
+        west, south, east, north = self.bbox
+        if west == east or not south < north:
+            raise ValueError(
+                f"bbox {list(self.bbox)}: west, south, east, north, with south below north; "
+                "west above east where it crosses the antimeridian"
+            )
+        return self
+
+    def boxes(self) -> tuple[Box, ...]:
+        """Return the area as boxes that do not cross the antimeridian, which not all servers do."""
+        west, south, east, north = self.bbox
+        if west < east:
+            return (self.bbox,)
+        halves = (west, south, 180.0, north), (-180.0, south, east, north)
+        return tuple(half for half in halves if half[0] < half[2])
+
+
 class Params(Closed):
     """All of `params.yaml`."""
 
@@ -344,6 +391,18 @@ class Params(Closed):
     serving: ServingParams
     operations: OperationsParams
     monitoring: MonitoringParams
+    poll: Annotated[
+        tuple[PollArea, ...],
+        BeforeValidator(_tuple),
+        Field(description="a list of areas, each with name, url, collections and bbox"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _area_names_once(self) -> Params:
+        names = [area.name for area in self.poll]
+        if len(set(names)) != len(names):
+            raise ValueError(f"poll: a name stands twice in {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _crop_deep_enough(self) -> Params:
@@ -405,6 +464,8 @@ def _model_at(location: list[str]) -> type[BaseModel] | None:
     for part in location:
         field = model.model_fields.get(part)
         inner = field.annotation if field else None
+        if get_origin(inner) is tuple:  # a list of models
+            inner = get_args(inner)[0]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return None
         model = inner
@@ -425,6 +486,8 @@ def _allowed(location: list[str]) -> str:
     field = model.model_fields.get(location[-1]) if model and location else None
     if field is None:
         return _WEIGHTS if "terms" in location else "a mapping of settings"
+    if field.description:
+        return field.description
     if _model_at(location):
         return f"a mapping with {', '.join(_keys_of(location))}"
     schema = model.model_json_schema()["properties"][location[-1]] if model else {}

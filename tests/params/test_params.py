@@ -140,3 +140,57 @@ def test_what_is_no_mapping_is_an_input_error(tmp_path: Path, content: str) -> N
     path.write_text(content, "utf-8")
     with pytest.raises(InputError, match=r"params\.yaml"):
         load_params(path)
+
+
+AREA = """poll:
+  - name: manila
+    url: https://stac.example.org/v1
+    collections: [sentinel-1-rtc]
+    bbox: [120.4, 14, 121.4, 15.4]
+"""
+
+
+def test_areas_that_are_polled_need_not_be_named(tmp_path: Path) -> None:
+    assert load_params(PARAMS).poll == ()
+    text = PARAMS.read_text("utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(text[: text.index("poll: []")], "utf-8")  # written before there were any
+    assert load_params(path).poll == ()
+
+
+def test_an_area_may_cross_the_antimeridian(tmp_path: Path) -> None:
+    box = (120.4, 14.0, 121.4, 15.4)
+    (area,) = load_params(changed(tmp_path, "poll: []", AREA)).poll
+    assert (area.bbox, area.boxes()) == (box, (box,))
+    assert (area.max_items, area.since_days) == (10, 30)
+    for bbox, boxes in (
+        ([177.0, -19.0, -178.0, -16.0], ((177, -19, 180, -16), (-180, -19, -178, -16))),
+        ([180.0, -19.0, -178.0, -16.0], ((-180, -19, -178, -16),)),
+    ):
+        text = AREA.replace("[120.4, 14, 121.4, 15.4]", str(bbox))
+        (fiji,) = load_params(changed(tmp_path, "poll: []", text)).poll
+        assert fiji.boxes() == boxes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("15.4]", "13]", ["poll: bbox [120.4, 14.0, 121.4, 13.0]", "south below north"]),
+        ("120.4", "121.4", ["poll: bbox [121.4, 14.0, 121.4, 15.4]", "antimeridian"]),
+        ("15.4]", "95]", ["poll.bbox = 95", "west, south, east, north in degrees"]),
+        (", 15.4]", "]", ["poll.bbox: missing", "west, south, east, north in degrees"]),
+        ("manila", "../manila", ["poll.name = '../manila'", "1 to 20 of a–z, 0–9 and -"]),
+        ("https:", "file:", ["poll.url = 'file://", "an address of http"]),
+        ("[sentinel-1-rtc]", "[]", ["poll.collections = []", "a list of names"]),
+        ("    bbox", "    max_items: 0\n    bbox", ["poll.max_items = 0", "1 to 1000"]),
+        ("    bbox", "    since: 0\n    bbox", ["poll.since: unknown key", "since_days"]),
+        (AREA, AREA + AREA.removeprefix("poll:\n"), ["poll: a name stands twice in manila"]),
+        (AREA, "poll: manila", ["poll = 'manila'", "name, url, collections and bbox"]),
+    ],
+)
+def test_a_wrong_area_is_named(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+    path = changed(tmp_path, "poll: []", AREA.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    for part in [str(path), *said]:
+        assert part in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import threading
@@ -14,14 +15,15 @@ import pystac
 import pytest
 from affine import Affine
 
-from sarflood.errors import InputError, SarfloodError
-from sarflood.sources import stac
+from sarflood.errors import InputError, NetworkError, SarfloodError
+from sarflood.sources import remote, stac
 from sarflood.sources.fetch import local_copy
 from sarflood.sources.manifest import read_manifest
 from sarflood.sources.reader import RawPatch
 
 WriteRaster = Callable[..., Path]
 ReadAll = Callable[[Path], list[RawPatch]]
+DEEP = f'{{"type": "Feature", "stac_version": "1.0.0", "properties": {"[" * 1000}{"]" * 1000}}}'
 WHERE = Affine(10, 0, 400_000, 0, -10, 1_700_000)
 
 
@@ -174,7 +176,7 @@ def refused(source: str, tmp_path: Path, error: type[SarfloodError], match: str)
     ("href", "match"),
     [
         ("file:///etc/passwd", "only http addresses"),
-        ("/etc/passwd", "only http addresses|cannot be downloaded"),
+        ("/etc/passwd", "only http addresses|404"),
         ("ftp://127.0.0.1/x.tif", "only http addresses"),
     ],
 )
@@ -202,7 +204,7 @@ def test_a_redirect_to_a_local_file_is_not_followed(
         request.end_headers()
 
     server[1].special["/one-vh.tif"] = elsewhere
-    refused(f"{server[0]}/one.json", tmp_path, SarfloodError, r"one-vh\.tif: cannot be downloaded")
+    refused(f"{server[0]}/one.json", tmp_path, InputError, "names file:///etc/passwd; only http")
 
 
 def test_a_download_that_breaks_off_is_an_error(
@@ -217,7 +219,7 @@ def test_a_download_that_breaks_off_is_an_error(
         request.wfile.write(b"II*\0")
 
     server[1].special["/one-vh.tif"] = broken
-    refused(f"{server[0]}/one.json", tmp_path, SarfloodError, "cannot be downloaded|broke off")
+    refused(f"{server[0]}/one.json", tmp_path, NetworkError, r"one-vh\.tif: does not answer as it")
 
 
 def test_a_missing_asset_and_too_large_ones_are_named(
@@ -231,7 +233,7 @@ def test_a_missing_asset_and_too_large_ones_are_named(
     refused(f"{server[0]}/one.json", tmp_path, InputError, "at most 1,000")
     monkeypatch.undo()
     (path.parent / "one-vh.tif").unlink()
-    refused(f"{server[0]}/one.json", tmp_path, SarfloodError, r"one-vh\.tif.*404")
+    refused(f"{server[0]}/one.json", tmp_path, InputError, r"one-vh\.tif: 404 Not Found")
 
 
 def test_an_item_without_radar_says_what_it_has(tmp_path: Path, write_raster: WriteRaster) -> None:
@@ -257,7 +259,7 @@ def test_a_busy_server_is_asked_again(
     assert len(read_all(local_copy(f"{server[0]}/one.json", tmp_path / "scratch"))) == 4
 
 
-@pytest.mark.parametrize("text", ["<!DOCTYPE html>", "{", '{"type": "Feature"}', "[]"])
+@pytest.mark.parametrize("text", ["<!DOCTYPE html>", "{", '{"type": "Feature"}', "[]", DEEP])
 def test_what_is_no_stac_is_said(
     text: str, tmp_path: Path, server: tuple[str, type[Served]]
 ) -> None:
@@ -266,7 +268,23 @@ def test_what_is_no_stac_is_said(
 
 
 def test_no_answer_is_an_error(tmp_path: Path, server: tuple[str, type[Served]]) -> None:
-    refused(f"{server[0]}/nowhere.json", tmp_path, SarfloodError, "does not answer")
+    refused(f"{server[0]}/nowhere.json", tmp_path, InputError, "nowhere.json: 404 Not Found")
+
+
+def test_a_document_without_end_is_not_read(
+    tmp_path: Path, server: tuple[str, type[Served]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "MAX_JSON_BYTES", 1000)
+
+    def endless(request: Served) -> None:
+        request.send_response(200)
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                request.wfile.write(b"[" * 1000)
+
+    server[1].special["/item.json"] = endless
+    refused(f"{server[0]}/item.json", tmp_path, InputError, "item.json: more than 1,000 bytes")
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/item.json", "ftp://127.0.0.1/a.zip"])

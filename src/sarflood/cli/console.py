@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sarflood.errors import GateRefusedError
@@ -43,7 +44,7 @@ def show(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None:
         return
     table = Table(*rows[0], box=None, header_style="bold")
     for row in rows:
-        table.add_row(*("–" if value is None else str(value) for value in row.values()))
+        table.add_row(*("–" if value is None else escape(str(value)) for value in row.values()))
     out.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Verbs about workspaces and events: init, doctor, simulate, ingest, events."""
+"""Verbs about workspaces and events: init, doctor, simulate, ingest, poll, events."""
 
 from __future__ import annotations
 
@@ -160,6 +160,27 @@ def ingest(
     if outcome["refused"]:
         err.print(f"see data/quarantine/{event}/index.html", highlight=False)
     if retrain_after:
+        say_retrained(outcome["retrain"])
+
+
+@app.command()
+def poll(
+    retrain_after: Annotated[
+        bool, typer.Option("--retrain", help="Start a retraining where an item was taken in.")
+    ] = False,
+    workspace: Where = None,
+) -> None:
+    """Ask the STAC APIs under `poll` in params.yaml for new items, and keep each as an event.
+
+    An item that was taken in or refused is known for good. Exit code 1: a server failed; the next
+    poll goes on.
+
+    Example: `sarflood poll --retrain`
+    """
+    outcome = run_flow(find_workspace(workspace), "poll", retrain_after=retrain_after)
+    areas = outcome["areas"]
+    show(outcome["items"], as_json=False, empty=f"nothing new; areas in params.yaml: {areas}")
+    if "retrain" in outcome:
         say_retrained(outcome["retrain"])
 
 

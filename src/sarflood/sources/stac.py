@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +14,18 @@ from urllib.parse import urlparse
 
 import yaml
 
-from sarflood.errors import InputError, SarfloodError
+from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.sources.manifest import MANIFEST
 
 if TYPE_CHECKING:
     import pystac
-    from pystac_client.stac_api_io import StacApiIO
+
+    from sarflood.sources.remote import GuardedIO
 
 MAX_ITEMS = 500
 MAX_ASSET_BYTES = 50 * 2**30
-_MAX_JSON_BYTES = 32 * 2**20
-_TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
-_RETRIES = 3
-_PIECE = 1 << 20
+MAX_JSON_BYTES = 32 * 2**20
 _MASK = re.compile(r"(?<![a-z])(mask|label|labels|flood|water)(?![a-z])")
 _PRE = re.compile(r"(?<![a-z])(pre|before|reference)(?![a-z])")
 _POLARISATION = re.compile(r"(?<![a-z])(vv|vh)(?![a-z])")
@@ -35,7 +34,7 @@ _IMAGE, _VECTORS = (".tif", ".tiff"), (".geojson", ".gpkg")
 
 def is_stac(path: Path) -> bool:
     """Say whether a file is a STAC item, catalogue or collection."""
-    if path.suffix.lower() not in {".json", ".geojson"} or path.stat().st_size > _MAX_JSON_BYTES:
+    if path.suffix.lower() not in {".json", ".geojson"} or path.stat().st_size > MAX_JSON_BYTES:
         return False
     try:
         return "stac_version" in json.loads(path.read_text(encoding="utf-8"))
@@ -56,7 +55,7 @@ def fetch_stac(source: str, folder: Path) -> Path:
     Raises:
         InputError: It is no STAC, names no VV and VH, or names something that it must not: a local
             file from afar or outside of the catalogue's folder.
-        SarfloodError: An address does not answer, or breaks off.
+        NetworkError: An address does not answer, or breaks off.
     """
     folder.mkdir(parents=True)
     try:
@@ -69,15 +68,14 @@ def fetch_stac(source: str, folder: Path) -> Path:
 
 def _fetch(source: str, folder: Path) -> None:
     import pystac
-    from pystac_client.exceptions import APIError
 
-    base = source if _is_remote(source) else str(Path(source).resolve())
-    io = _guarded_io(base)
+    from sarflood.sources.remote import GuardedIO
+
+    base = source if is_remote(source) else str(Path(source).resolve())
+    io = GuardedIO(partial(_check_address, base))
     try:
         found = pystac.read_file(base, stac_io=io)
         items = [found] if isinstance(found, pystac.Item) else list(_items_of(found))
-    except APIError as error:
-        raise SarfloodError(f"{source}: does not answer: {error}") from error
     except (
         pystac.STACError,
         pystac.STACTypeError,
@@ -85,6 +83,7 @@ def _fetch(source: str, folder: Path) -> None:
         KeyError,
         TypeError,
         AttributeError,
+        RecursionError,
     ) as error:
         raise InputError(f"{source}: not a STAC item or catalogue: {error}") from error
     if not items:
@@ -108,7 +107,8 @@ def _items_of(catalogue: Any) -> Iterator[pystac.Item]:
     yield from items
 
 
-def _is_remote(address: str) -> bool:
+def is_remote(address: str) -> bool:
+    """Say whether an address is one of http."""
     return address.startswith(("http://", "https://"))
 
 
@@ -117,32 +117,13 @@ def _check_address(base: str, address: str) -> None:
 
     What comes from afar may name addresses alone; a local catalogue also files in its folder.
     """
-    if _is_remote(address):
+    if is_remote(address):
         return
     scheme = urlparse(address).scheme
-    if _is_remote(base) or scheme:
+    if is_remote(base) or scheme:
         raise InputError(f"{base}: names {address}; only http addresses may be named there")
     if not Path(address).resolve().is_relative_to(Path(base).parent):
         raise InputError(f"{base}: names {address}, which lies outside of the catalogue's folder")
-
-
-def _guarded_io(base: str) -> StacApiIO:
-    """Return a reader of JSON that follows allowed links alone, with time-outs and retries."""
-    from pystac_client.stac_api_io import StacApiIO
-    from urllib3.util import Retry
-
-    class GuardedIO(StacApiIO):
-        """Checks each link before it is followed."""
-
-        def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
-            address = str(getattr(source, "href", source))
-            _check_address(base, address)
-            if not _is_remote(address) and Path(address).stat().st_size > _MAX_JSON_BYTES:
-                raise InputError(f"{address}: more than {_MAX_JSON_BYTES >> 20} MiB of JSON")
-            return str(super().read_text(source, *args, **kwargs))
-
-    retry = Retry(total=_RETRIES, backoff_factor=0.5, status_forcelist=[429, 502, 503, 504])
-    return GuardedIO(timeout=_TIMEOUT_S, max_retries=retry)
 
 
 def _assets(source: str, item: pystac.Item) -> dict[str, pystac.Asset]:
@@ -187,40 +168,18 @@ def _suffix(asset: pystac.Asset) -> str:
     return ".geojson" if asset.media_type == "application/geo+json" else suffix
 
 
-def _bring(io: StacApiIO, base: str, address: str, target: Path) -> None:
+def _bring(io: GuardedIO, base: str, address: str, target: Path) -> None:
     """Copy or download a file, whole or not at all."""
     _check_address(base, address)
     with replacing(target) as temporary:
-        if _is_remote(address):
-            _download(io, address, temporary)
-        else:
-            try:
-                shutil.copyfile(address, temporary)
-            except OSError as error:
-                raise InputError(f"{address}: cannot be read: {error.strerror}") from error
-
-
-def _download(io: StacApiIO, address: str, temporary: Path) -> None:
-    import requests
-
-    try:
-        with io.session.get(address, stream=True, timeout=_TIMEOUT_S) as answer:
-            answer.raise_for_status()
-            answer.raw.decode_content = False
-            promised = int(answer.headers.get("Content-Length", -1))
-            if promised > MAX_ASSET_BYTES:
-                raise InputError(f"{address}: {promised:,} bytes; at most {MAX_ASSET_BYTES:,}")
-            written = 0
+        if is_remote(address):
             with temporary.open("wb") as file:
-                for piece in answer.iter_content(_PIECE):
-                    written += len(piece)
-                    if written > MAX_ASSET_BYTES:
-                        raise InputError(f"{address}: more than {MAX_ASSET_BYTES:,} bytes")
-                    file.write(piece)
-    except requests.RequestException as error:
-        raise SarfloodError(f"{address}: cannot be downloaded: {error}") from error
-    if promised not in (-1, written):
-        raise SarfloodError(f"{address}: broke off after {written:,} of {promised:,} bytes")
+                file.writelines(io.pieces(address, MAX_ASSET_BYTES))
+            return
+        try:
+            shutil.copyfile(address, temporary)
+        except OSError as error:
+            raise InputError(f"{address}: cannot be read: {error.strerror}") from error
 
 
 def _file_name(text: str) -> str:
@@ -232,7 +191,7 @@ def _manifest(source: str, items: list[pystac.Item]) -> str:
     first = items[0]
     days = sorted(item.datetime.date() for item in items if item.datetime)
     origin: dict[str, str] = {"name": first.collection_id or first.id}
-    if _is_remote(source):
+    if is_remote(source):
         origin["url"] = source
     if licence := first.properties.get("license"):
         origin["licence"] = str(licence)
