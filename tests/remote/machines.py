@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class Machine:
 
 
 @contextmanager
-def bridged(count: int) -> Iterator[list[Machine]]:
+def bridged(many: int) -> Iterator[list[Machine]]:
     """Make machines on one bridge; the first one is where the tests run."""
     name = f"sf{os.getpid()}"
     net = f"198.18.{os.getpid() % 256}"  # set apart for tests of networks
@@ -59,7 +61,7 @@ def bridged(count: int) -> Iterator[list[Machine]]:
         ip("addr", "add", f"{net}.1/24", "dev", name)
         ip("link", "set", name, "up")
         machines = [Machine(f"{net}.1")]
-        for number in range(1, count):
+        for number in range(1, many):
             there = Machine(f"{net}.{number + 1}", f"{name}-{number}")
             ip("netns", "add", f"{name}-{number}")
             # Its end of the cable goes with it, and so does the other.
@@ -82,6 +84,14 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
+def free_ports() -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def until(ready: Callable[[], Any], what: str, processes: list[subprocess.Popen[str]]) -> Any:
     """Watch until `ready` says something true; a process that ends meanwhile is an error."""
     deadline = time.monotonic() + WAIT_S
@@ -89,7 +99,7 @@ def until(ready: Callable[[], Any], what: str, processes: list[subprocess.Popen[
         if found := ready():
             return found
         for process in processes:
-            assert process.poll() is None, f"{process.args} ended while {what} was waited for"
+            assert process.poll() is None, f"{process.args!r} ended; waited for {what}"
         time.sleep(0.02)  # between two looks
     raise AssertionError(f"{what}: not within {WAIT_S:.0f} s")
 
@@ -102,24 +112,27 @@ class Cluster:
     machines: list[Machine]
     stack: ExitStack
     workers: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        home, first, second = self.machines[0], self.machines[0], self.machines[1]
-        self.api = f"http://{home.address}:14200/api"
+        home, second = self.machines[0], self.machines[1]
+        port, dask_port = free_ports()
+        self.api = f"http://{home.address}:{port}/api"
         self.environment = {
             "PREFECT_API_URL": self.api,
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
             "OMP_NUM_THREADS": "1",
         }
-        prefect = ("prefect", "server", "start", "--host", home.address, "--port", 14200)
-        self.server = self.start(first, "server", *prefect)
-        self.address = f"tcp://{second.address}:18786"
-        place = ("--host", second.address, "--port", 18786, "--no-dashboard")
+        prefect = ("prefect", "server", "start", "--host", home.address, "--port", port)
+        self.server = self.start(home, "server", *prefect)
+        self.address = f"tcp://{second.address}:{dask_port}"
+        place = ("--host", second.address, "--port", dask_port, "--no-dashboard")
         self.scheduler = self.start(second, "scheduler", "distributed.cli.dask_scheduler", *place)
         until(self._answers, "the Prefect server", [self.server, self.scheduler])
-        self.client: Any = self.stack.enter_context(
-            Client(self.address, timeout=WAIT_S, set_as_default=False)
+        connect: Any = Client
+        self.client = self.stack.enter_context(
+            connect(self.address, timeout=WAIT_S, set_as_default=False)
         )
 
     def _answers(self) -> bool:
@@ -146,7 +159,7 @@ class Cluster:
 
     def add_worker(self, machine: Machine) -> str:
         """Start a Dask worker of one thread; return its name once the scheduler knows it."""
-        name = f"worker-{len(self.workers)}"
+        name = f"worker-{next(self.numbers)}"
         words = (self.address, "--name", name, "--host", machine.address, "--nthreads", 1)
         options = ("--no-nanny", "--no-dashboard", "--local-directory", self.folder / name)
         self.workers[name] = self.start(
@@ -174,6 +187,19 @@ class Cluster:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
 
+    def prefect(self, *words: object, cwd: Path | None = None) -> str:
+        """Run one of Prefect's own commands to its end; return what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *map(str, words)],
+            cwd=cwd,
+            env=child_environment(self.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def sarflood(self, workspace: Workspace, *words: object) -> subprocess.Popen[str]:
         """Start the command line where the tests run."""
         return subprocess.Popen(
@@ -185,6 +211,12 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def ran(self, workspace: Workspace, *words: object) -> tuple[int, str, str]:
+        """Run the command line to its end; return its exit code, stdout and stderr."""
+        process = self.sarflood(workspace, *words)
+        out, err = process.communicate(timeout=WAIT_S * 3)
+        return process.returncode, out, err
 
     def runs(self, kind: str) -> list[dict[str, Any]]:
         """Return the runs of flows or tasks that the Prefect server knows."""
@@ -199,13 +231,11 @@ def make_workspace(root: Path, dask: str | None) -> Workspace:
     root.mkdir(parents=True)
     shutil.copytree(ROOT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", root)
-    settings = (ROOT / "params.yaml").read_text("utf-8")
-    assert "dask: null" in settings
-    write_text(place.params, settings.replace("dask: null", f"dask: {dask or 'null'}"))
+    set_dask(place, dask)
     git(root, "init", "--quiet", "--initial-branch", "main")
     git(root, "config", "user.name", "test")
     git(root, "config", "user.email", "test@localhost")
-    write_text(root / ".gitignore", "/.sarflood\n/data\n!/data/events/*.dvc\n")
+    shutil.copy(ROOT / ".gitignore", root)
     dvc(root, "init", "--quiet")
     dvc(root, "remote", "add", "--quiet", "--local", "--default", "storage", f"{root}-remote")
     (place.cache / "versions").mkdir(parents=True)
@@ -218,6 +248,12 @@ def make_workspace(root: Path, dask: str | None) -> Workspace:
     register(place, "candidate")
     assign_production(place, "v0.1.0", "first")
     return place
+
+
+def set_dask(place: Workspace, dask: str | None) -> None:
+    settings = (ROOT / "params.yaml").read_text("utf-8")
+    assert "dask: null" in settings
+    write_text(place.params, settings.replace("dask: null", f"dask: {dask or 'null'}"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
