@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.retrain import retrain
-from flows.support import open_workspace, show_table, tell
+from flows.support import dask_workers, open_workspace, show_table, tell
 from sarflood.errors import DataRefusedError
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
@@ -74,7 +74,10 @@ def take_in(workspace: Workspace, source: str, event: str, said: Said) -> Ingest
             logger.info("%s: %d of %d items read, %d patches", event, done, total, patches)
 
     params = load_params(workspace.params).validation
-    done = ingest_event(workspace, source, event, said, params, progress, logger.warning)
+    with dask_workers(workspace) as workers:
+        done = ingest_event(
+            workspace, source, event, said, params, progress, logger.warning, workers
+        )
     for warning in done.warnings:
         logger.warning("%s: %s", event, warning)
     rows = [

@@ -6,10 +6,12 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, runtime
@@ -22,14 +24,21 @@ from prefect.artifacts import (
 )
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.states import Cancelled
+from prefect.task_runners import ThreadPoolTaskRunner
 
-from sarflood.errors import SarfloodError
+from sarflood.errors import InputError, SarfloodError
+from sarflood.ingest.reading import Workers
 from sarflood.operations.parts import REPORTS_URL
+from sarflood.params import load_params
 from sarflood.stages import reproduce
 from sarflood.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from prefect_dask.task_runners import DaskTaskRunner
 
 
 class _PlainErrors(logging.Filter):
@@ -47,6 +56,9 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 FOLDED = "Folded"  # the state of a run that another one has done the work of
 _EPOCH = re.compile(r"epoch +(\d+)/(\d+) .*")  # as the stage `train` prints it
+# A scene's network takes all cores: the second is read, or its maps written, meanwhile.
+SCENES_AT_ONCE = 2
+CONNECT_WITHIN_S = 30
 
 
 def open_workspace(path: str | None) -> Workspace:
@@ -133,6 +145,88 @@ def show_link(key: str, page: str, text: str) -> None:
     served = os.environ.get(REPORTS_URL)
     if served:
         create_link_artifact(link=f"{served}/{page}", link_text=text, key=_key(key))
+
+
+def task_runner(workspace: Workspace) -> ThreadPoolTaskRunner[Any] | DaskTaskRunner:
+    """Return what runs tasks that fan out, by the one setting `run.dask`.
+
+    Raises:
+        InputError: Dask is set, and no Prefect server that its workers could report to.
+    """
+    address = load_params(workspace.params).run.dask
+    if address is None:
+        return ThreadPoolTaskRunner(max_workers=SCENES_AT_ONCE)
+    from prefect.settings import PREFECT_API_URL
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if not PREFECT_API_URL.value():
+        raise InputError(
+            f"{workspace.params}: run.dask is {address}, and its workers report to a Prefect "
+            "server: start `prefect server start --host ADDRESS`, and set "
+            "PREFECT_API_URL=http://ADDRESS:4200/api here"
+        )
+    return DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_WITHIN_S})
+
+
+@contextmanager
+def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTaskRunner]:
+    """Start what runs tasks that fan out; end it after the block.
+
+    Raises:
+        InputError: Dask's scheduler does not answer; or as `task_runner`.
+    """
+    with task_runner(workspace) as runner:
+        if not isinstance(runner, ThreadPoolTaskRunner):
+            try:
+                client: Any = runner.client
+            except OSError as error:
+                raise InputError(
+                    f"{workspace.params}: run.dask is {runner.address}, where no scheduler answers "
+                    f"within {CONNECT_WITHIN_S} s; start `dask scheduler` there, or set it to null"
+                ) from error
+            if not client.nthreads():
+                get_run_logger().warning("%s has no worker yet; waiting", runner.address)
+            _travel_whole()
+        yield runner
+
+
+@contextmanager
+def dask_workers(workspace: Workspace) -> Iterator[Workers | None]:
+    """Give the workers of `run.dask`; None where it is not set.
+
+    Raises:
+        SarfloodError: Workers died again and again with one piece, or the scheduler is gone.
+        InputError: As `fan_out`.
+    """
+    with fan_out(workspace) as runner:
+        if isinstance(runner, ThreadPoolTaskRunner):
+            yield None
+            return
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker
+
+        client: Any = runner.client
+        waiting = 2 * sum(client.nthreads().values()) + 2
+        try:
+            yield Workers(client.get_executor(pure=False), waiting)
+        except KilledWorker as error:
+            raise SarfloodError(f"{error}; has each worker enough memory?") from error
+        except CancelledError as error:
+            raise SarfloodError(f"{runner.address}: this Dask scheduler is gone") from error
+
+
+def _travel_whole() -> None:
+    """Let the flow's module travel to workers whole, where they could not import it.
+
+    Prefect loads a flow by its file, under a name that only this process knows.
+    """
+    context = FlowRunContext.get()
+    name = context.flow.fn.__module__ if context and context.flow else "flows"
+    if name.partition(".")[0] != "flows":
+        import cloudpickle  # type: ignore[import-untyped]  # what Dask and Prefect pickle with
+
+        cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sarflood.errors import InputError
 from sarflood.raster.patch import MAX_CLASSES
@@ -377,6 +386,26 @@ class PollArea(Closed):
         return tuple(half for half in halves if half[0] < half[2])
 
 
+_DASK = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):([1-9][0-9]{0,4})")
+
+
+class RunParams(Closed):
+    """Where the tasks run that fan out: in threads of the flow's process, or on Dask."""
+
+    dask: str | None
+
+    @field_validator("dask", mode="before")
+    @classmethod
+    def _address(cls, address: Any) -> Any:
+        found = _DASK.fullmatch(str(address))
+        if address is not None and not (found and int(found[3]) < 2**16):
+            raise ValueError(
+                f"{address!r} is no address of a Dask scheduler; allowed: null, or one such as "
+                "tcp://10.0.0.5:8786"
+            )
+        return address
+
+
 class Params(Closed):
     """All of `params.yaml`."""
 
@@ -391,6 +420,7 @@ class Params(Closed):
     serving: ServingParams
     operations: OperationsParams
     monitoring: MonitoringParams
+    run: RunParams
     poll: Annotated[
         tuple[PollArea, ...],
         BeforeValidator(_tuple),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import platform
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,3 +149,26 @@ def find_workspace(start: Path | None = None) -> Workspace:
         f"{here}: no workspace here or above (a folder with dvc.yaml and params.yaml); "
         "make one with `sarflood init DIR`, or name one with --workspace DIR"
     )
+
+
+def seen_here(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return those paths that this process can read."""
+    return tuple(path for path in paths if os.access(path, os.R_OK))
+
+
+def check_seen(paths: Iterable[Path]) -> None:
+    """See to it that this machine reads what another one has read or written.
+
+    Args:
+        paths: Such as what `seen_here` gave in the flow's process.
+
+    Raises:
+        InputError: Names the path and the machine that cannot read it.
+    """
+    paths = tuple(paths)
+    for path in set(paths) - set(seen_here(paths)):
+        raise InputError(
+            f"{path}: machine {platform.node()} cannot read it, and another one can; what is read "
+            "and written must lie on a file system that the workers of run.dask share with this "
+            "workspace, under the same path"
+        )

@@ -143,3 +143,18 @@ class TestMap:
         refusal = run(workspace, "map", "no.tif", "--out", "scene.tif/maps").exception
         assert isinstance(refusal, InputError)
         assert "cannot be written: Not a directory" in str(refusal)
+
+    def test_a_folder_is_a_scene_and_one_is_before_it(self, workspace: Workspace) -> None:
+        Path("north").mkdir()
+        Path("scene.tif").rename("north/scene.tif")
+        ran = run(workspace, "map", "north", "--out", "maps")
+        assert ran.exit_code == 0, ran.exception
+        summary = json.loads(Path("maps/summary.json").read_text("utf-8"))
+        assert summary["inputs"] == {"scene": sha256(Path("north/scene.tif"))}
+
+    def test_the_scene_before_the_flood_goes_with_one_scene(self, workspace: Workspace) -> None:
+        words = ("map", "scene.tif", "other.tif", "--pre", "pre.tif", "--out", "maps")
+        refusal = run(workspace, *words).exception
+        assert isinstance(refusal, InputError)
+        assert "--pre goes with one scene" in str(refusal)
+        assert not Path("maps").exists()

@@ -72,6 +72,9 @@ def test_the_committed_settings_are_valid() -> None:
         ("test_share: 0.2", "test_share: 0.4", ["split: val_share and test_share", "half"]),
         ("window: 20", "window: 0", ["monitoring.window = 0", "a whole number, 1 to 1000"]),
         ("max_ks: 0.05", "max_ks: 2", ["monitoring.max_ks = 2", "0.0 to 1.0"]),
+        ("dask: null", "dask: 10.0.0.5:8786", ["run.dask: '10.0.0.5:8786' is no", "tcp://10."]),
+        ("dask: null", "dask: tcp://10.0.0.5:65536", ["run.dask: 'tcp://10.0.0.5:65536' is no"]),
+        ("dask: null", "dask: 8786", ["run.dask: 8786 is no address", "null"]),
         ("seed: 0", "seed: true", ["train.seed = True", "a whole number"]),
     ],
 )
@@ -83,6 +86,11 @@ def test_a_wrong_setting_is_named_with_its_value_and_range(
         load_params(path)
     for part in [str(path), *said]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.5:8786", "tls://dask.local:80", "tcp://[::1]:1"])
+def test_dask_is_named_by_its_schedulers_address(tmp_path: Path, address: str) -> None:
+    assert load_params(changed(tmp_path, "dask: null", f"dask: {address}")).run.dask == address
 
 
 def test_a_weight_is_a_number_or_one_that_changes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -281,7 +282,13 @@ def serve(
 
 @app.command("map")
 def map_(
-    scene: Annotated[Path, typer.Argument(help="GeoTIFF of the flood.")],
+    scenes: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCENE…",
+            help="GeoTIFF of the flood, or a folder with scene.tif and maybe pre.tif.",
+        ),
+    ],
     folder: Annotated[Path, typer.Option("--out", help="Where the maps go.")],
     pre: Annotated[Path | None, typer.Option(help="GeoTIFF from before the flood.")] = None,
     version: Annotated[str | None, typer.Option(help="By default the one in production.")] = None,
@@ -289,38 +296,75 @@ def map_(
 ) -> None:
     """Map a scene: mask and probability as GeoTIFF, polygons as GeoJSON, a picture, a summary.
 
-    Example: `sarflood map scene.tif --pre before.tif --out maps/ulysses`
+    Of several scenes each gets a folder in `--out`; those that are mapped there are passed over.
+
+    Examples: `sarflood map scene.tif --pre before.tif --out maps/ulysses`,
+    `sarflood map incoming/* --out maps`
     """
+    place = find_workspace(workspace)
+    if len(scenes) == 1:
+        _map_scene(place, scenes[0], pre, folder, version)
+        return
+    if pre:
+        raise InputError(
+            "--pre goes with one scene; of several, give folders with scene.tif and pre.tif"
+        )
+    paths = [str(path.resolve()) for path in scenes]
+    maps = run_flow(place, "map_scenes", scenes=paths, out=str(folder.resolve()), version=version)
+    typer.echo(
+        json.dumps(
+            {
+                name: {
+                    "folder": _from_here(folder / name),
+                    "flooded_km2": row["flooded_km2"],
+                    "new": row["new"],
+                }
+                for name, row in maps.items()
+            },
+            indent=2,
+        )
+    )
+
+
+def _map_scene(
+    place: Workspace, path: Path, pre: Path | None, folder: Path, version: str | None
+) -> None:
+    """Map one scene here and now, with a bar that shows how far it is."""
     from rich.progress import Progress
 
     from sarflood.mapping.outputs import make_folder, write_map
     from sarflood.mapping.scene import map_scene
+    from sarflood.mapping.scenes import find_scene
     from sarflood.model.package import load_model
     from sarflood.params import load_params
     from sarflood.promotion.registry import fetch_version, find_version
 
-    place = find_workspace(workspace)
+    files = find_scene(path)
+    if pre:
+        files = replace(files, pre=pre)
     found = find_version(place, version)
     make_folder(folder)
     model = load_model(fetch_version(place, found))
     limit = load_params(place.params).serving.max_megapixels
     with Progress(console=err, transient=True) as progress:
-        task = progress.add_task(f"mapping {scene.name} with {found.version}", total=1.0)
+        task = progress.add_task(f"mapping {files.name} with {found.version}", total=1.0)
         result = map_scene(
             model,
-            scene,
-            pre,
+            files.scene,
+            files.pre,
             on_progress=lambda done: progress.update(task, completed=done),
             max_megapixels=limit,
         )
-    files = write_map(result, folder, version=found.version, scene=scene)
+    written = write_map(
+        result, folder, version=found.version, scene=files.scene, inputs=files.hashes()
+    )
     err.print(
         f"{found.version}: {result.manifest.label} on {result.flooded_km2:.6g} km², "
         f"{result.flooded_share:.1%} of the pixels with data",
         highlight=False,
         soft_wrap=True,
     )
-    typer.echo(json.dumps({name: _from_here(path) for name, path in files.items()}, indent=2))
+    typer.echo(json.dumps({name: _from_here(path) for name, path in written.items()}, indent=2))
 
 
 def _from_here(path: Path) -> str:

@@ -18,7 +18,7 @@ from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.known import Memory, source_key
 from sarflood.ingest.likeness import copies_elsewhere, event_number, likeness_warnings
 from sarflood.ingest.quarantine import Keep, Refusal, put_into_quarantine
-from sarflood.ingest.reading import EMPTY, Progress, Reading
+from sarflood.ingest.reading import EMPTY, Progress, Reading, Workers
 from sarflood.params import ValidationParams
 from sarflood.patches.store import PatchWriter, stored_patches
 from sarflood.raster.patch import TWO_CLASSES
@@ -79,6 +79,7 @@ def ingest_event(
     params: ValidationParams,
     on_progress: Progress | None = None,
     on_wait: Callable[[str], object] = LOG.warning,
+    workers: Workers | None = None,
 ) -> Ingested:
     """Turn a source into `data/events/<id>`, refused patches into `data/quarantine/<id>`.
 
@@ -93,11 +94,12 @@ def ingest_event(
         params: The limits of validation.
         on_progress: Is told the items done, those in all, and the patches so far, often.
         on_wait: Is told that another command has to end first.
+        workers: Who reads and describes the patches; by default threads of this process.
 
     Raises:
         InputError: The source is of no known layout, has no readable patch or contradicts what is
-            said of it, the id is taken by an event of other content, or accepted events with labels
-            have other bands, units, labels or classes.
+            said of it, the id is taken by an event of other content, accepted events with labels
+            have other bands, units, labels or classes, or a worker does not see the source.
         DataRefusedError: More than `max_bad_share` of the patches are bad, or the event as a whole
             is; its files are in quarantine.
         SarfloodError: The event cannot be stored, such as on a full disk.
@@ -125,7 +127,7 @@ def ingest_event(
         read.mkdir()
         with PatchWriter(read, event) as writer:
             reading = Reading(reader, facts, event, params.min_valid_share)
-            refusals = reading.into(writer, list(items.values()), on_progress)
+            refusals = reading.into(writer, list(items.values()), on_progress, workers)
         keep: Keep = "patch" if reader.by_windows else "files"
         done, kept = _judge(workspace, read, source, event, items, refusals, params, keep)
         known = _is_known(kept, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,23 @@ from sarflood.raster.cog import write_cog
 from sarflood.raster.patch import UNKNOWN
 from sarflood.raster.polygons import flood_polygons
 
+FILES = {
+    "mask": "flood.tif",
+    "probability": "probability.tif",
+    "polygons": "flood.geojson",
+    "preview": "preview.png",
+    "summary": "summary.json",
+}
 
-def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict[str, Path]:
+
+def write_map(
+    result: SceneMap,
+    out: Path,
+    *,
+    version: str,
+    scene: Path,
+    inputs: Mapping[str, str] | None = None,
+) -> dict[str, Path]:
     """Write a map into a folder: each file whole or not at all, the summary last.
 
     Args:
@@ -28,6 +43,7 @@ def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict
         out: The folder; it is made if need be, and an earlier map in it is replaced.
         version: The model's version, such as `v0.3.0`.
         scene: The scene, for its name.
+        inputs: The SHA-256 of what was mapped, for the summary; see `SceneFiles.hashes`.
 
     Returns:
         `mask` (flood.tif), `probability` (probability.tif, percent), `polygons` (flood.geojson),
@@ -37,16 +53,9 @@ def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict
         InputError: `out` is no folder, or cannot be written, such as on a full disk.
     """
     make_folder(out)
-    names = {
-        "mask": "flood.tif",
-        "probability": "probability.tif",
-        "polygons": "flood.geojson",
-        "preview": "preview.png",
-        "summary": "summary.json",
-    }
     polygons = map_polygons(result)
     with _writing(out), tempfile.TemporaryDirectory(prefix=".map-", dir=out) as folder:
-        made = {name: Path(folder) / file for name, file in names.items()}
+        made = {name: Path(folder) / file for name, file in FILES.items()}
         write_mask(result, made["mask"])
         write_cog(
             made["probability"],
@@ -59,11 +68,11 @@ def write_map(result: SceneMap, out: Path, *, version: str, scene: Path) -> dict
         from sarflood.mapping.preview import write_preview
 
         write_preview(result, made["preview"], version=version, scene=scene.name)
-        summary = {"scene": scene.name, **summarise(result, version)}
+        summary = {"scene": scene.name, "inputs": inputs or {}, **summarise(result, version)}
         write_json(made["summary"], {**summary, "polygons": len(polygons["features"])})
         for path in made.values():
             path.replace(out / path.name)
-    return {name: out / file for name, file in names.items()}
+    return {name: out / file for name, file in FILES.items()}
 
 
 def make_folder(out: Path) -> None:

@@ -244,13 +244,22 @@ class PatchGrid:
     transform: Affine | None = None
     dtype: str = "float32"
 
-    def windows(self, cols: int) -> Iterator[tuple[int, int, Window]]:
+    @property
+    def rows(self) -> range:
+        """The rows of patches."""
+        return range(_count(self.height))
+
+    def windows(self, cols: int, only: int | None = None) -> Iterator[tuple[int, int, Window]]:
         """Give pieces of one row and at most `cols` columns of patches, row by row.
+
+        Args:
+            cols: Of a piece.
+            only: The one row that is wanted; by default all.
 
         Yields:
             The row and the first column of a piece, and its pixels.
         """
-        for row in range(_count(self.height)):
+        for row in self.rows if only is None else (only,):
             for col in range(0, _count(self.width), cols):
                 top, left = row * PATCH, col * PATCH
                 height = min(PATCH, self.height - top)

@@ -48,6 +48,7 @@ class Item:
         reproject: Whether files on another grid than the first image are warped onto it; else they
             are refused.
         classes: How many its mask has, where the reader knows of several.
+        row: The one row of patches that is read, where a scene is read in parts.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Item:
     problem: str | None = None
     reproject: bool = False
     classes: int = 2
+    row: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -103,7 +103,7 @@ class SceneReader:
                     yield stray(root, path, problem)
 
     def read(self, item: Item) -> Iterator[RawPatch]:
-        """Read a scene as patches, row by row; see `Reader.read`."""
+        """Read a scene, or the one row of it that is wanted, as patches; see `Reader.read`."""
         admit(item)
         files = _by_role(item)
         with ExitStack() as stack:
@@ -116,11 +116,23 @@ class SceneReader:
             data = scene.grid[1]
             crs, transform = georeference(data)
             grid = PatchGrid(item.name, data.height, data.width, crs, transform, data.dtypes[0])
-            for row, col, window in grid.windows(_COLS_AT_ONCE):
+            for row, col, window in grid.windows(_COLS_AT_ONCE, item.row):
                 parts = [part.read(window) for part in images]
                 image = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 known = None if mask is None else mask.read(window)
                 yield from grid.cut(image, known, row, col)
+
+
+def rows_apart(item: Item) -> Iterator[Item]:
+    """Give the rows of a scene as items that can be read apart; one that is damaged stays whole."""
+    try:
+        admit(item)
+        with open_source(_by_role(item)["scene"][0], chip=False) as data:
+            rows = PatchGrid(item.name, data.height, data.width).rows
+    except BadSourceError:
+        yield item
+        return
+    yield from (replace(item, row=row) for row in rows)
 
 
 @dataclass(frozen=True)
