@@ -6,25 +6,31 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows.support import open_workspace, show_table
+from flows.support import open_workspace, show_table, tell
 from sarflood.monitoring.compare import Drift
+from sarflood.monitoring.report import last_report
 from sarflood.promotion.watch import watch
 from sarflood.workspace import Workspace
 
 
 @flow(name="monitor", flow_run_name="monitor", validate_parameters=False)
 def monitor(workspace: str | None = None) -> State[dict[str, Any] | None]:
-    """Compare the last images with the training; tell Prefect of a drift."""
-    drift = look(open_workspace(workspace))
+    """Compare the last images with the training; tell Prefect of a drift, once until it is over."""
+    place = open_workspace(workspace)
+    before = last_report(place)
+    drift = look(place)
     if drift is None:
         return Completed(name="Nothing seen", message="no image was mapped yet", data=None)
     if not drift.reasons:
         message = f"{drift.version}: {drift.images} image(s) look as the training did"
         return Completed(name="Quiet", message=message, data=drift.as_json())
-    tell(drift)
+    for reason in drift.reasons:
+        get_run_logger().warning("%s", reason)
+    if not (before and before["drifted"] and before["version"] == drift.version):
+        told = {"images": drift.images, "reasons": drift.reasons}
+        tell("sarflood.drift.detected", f"sarflood.model.{drift.version}", told)
     return Completed(name="Drift", message="; ".join(drift.reasons), data=drift.as_json())
 
 
@@ -46,14 +52,3 @@ def look(workspace: Workspace) -> Drift | None:
         show_table("drift", rows, f"{drift.images} image(s) mapped by {drift.version}")
         get_run_logger().info("see reports/drift/drift.html")
     return drift
-
-
-def tell(drift: Drift) -> None:
-    """Send the event of a drift, which an automation may act on."""
-    for reason in drift.reasons:
-        get_run_logger().warning("%s", reason)
-    emit_event(
-        event="sarflood.drift.detected",
-        resource={"prefect.resource.id": f"sarflood.model.{drift.version}"},
-        payload={"images": drift.images, "reasons": drift.reasons},
-    )

@@ -125,5 +125,9 @@ def _work(place: Workspace, found: dict[str, Any]) -> list[str]:
     for run in found["runs"]:
         said = f": {run['message'].splitlines()[0]}" if run["message"] else ""
         lines.append(f"  {run['since'][:19]} {run['name']}, {run['state']}{said}")
+    drift = found["drift"]
+    if drift:
+        word = "drifted: " + "; ".join(drift["reasons"]) if drift["drifted"] else "quiet"
+        lines.append(f"drift of the last {drift['images']} images {drift['version']} saw: {word}")
     lines.append(f"free disk: {found['free_gib']:g} GiB")
     return lines + [f"TROUBLE: {sentence}" for sentence in found["trouble"]]

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from sarflood.errors import SarfloodError
+from sarflood.monitoring.report import last_report
 from sarflood.operations.inbox import REFUSED, Inbox
 from sarflood.operations.parts import Site
 from sarflood.promotion.status import status
@@ -28,7 +29,8 @@ def overview(workspace: Workspace) -> dict[str, Any]:
         `addresses`: of the parts that answer over http. `runs`: the last ones, newest first, each
         `flow`, `name`, `state`, `since`, `message`. `at_work` and `queue`: names of the runs that
         work and that are due. `inbox`: names of the drops that wait; `refused`: how many were
-        refused. `free_gib`: of the disk. `trouble`: sentences about what is not as it should be.
+        refused. `drift`: what the last `monitor` found, None before it. `free_gib`: of the disk.
+        `trouble`: sentences about what is not as it should be.
     """
     site = Site(workspace)
     processes = site.processes()
@@ -44,6 +46,7 @@ def overview(workspace: Workspace) -> dict[str, Any]:
         "queue": [],
         "inbox": [drop.name for drop in inbox.drops()] if there else [],
         "refused": _refused(workspace) if there else 0,
+        "drift": last_report(workspace),
         "free_gib": round(shutil.disk_usage(workspace.root).free / 2**30, 1),
         "trouble": [
             f"{item['name']} is {item['statename'].lower()}; see {site.folder / item['name']}.log"

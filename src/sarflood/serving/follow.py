@@ -57,7 +57,7 @@ def follow(
         command = serve_command(str(bundle_folder(tag, workspace.bentos)), port)
         with (
             tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
-            server(command, Path(home), log) as process,
+            server(command, Path(home), log, workspace.journal) as process,
         ):
             wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
             say(f"{tag} answers on http://127.0.0.1:{port}; log in {log}")
