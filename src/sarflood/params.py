@@ -425,7 +425,7 @@ class Params(Closed):
         tuple[PollArea, ...],
         BeforeValidator(_tuple),
         Field(description="a list of areas, each with name, url, collections and bbox"),
-    ] = ()
+    ]
 
     @model_validator(mode="after")
     def _area_names_once(self) -> Params:

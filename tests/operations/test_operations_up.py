@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from loop_workspace import SETTINGS
 
 from sarflood.operations.parts import Ports, Site, _marked
 from sarflood.process import child_environment, git
@@ -25,7 +25,6 @@ from sarflood.promotion.registry import versions
 from sarflood.serving.server import free_port
 from sarflood.setup import make_workspace
 from sarflood.workspace import Workspace
-from tests.e2e.loop_workspace import SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PARTS = ("pages", "serve", "server", "watch", "worker")
@@ -115,7 +114,7 @@ def up() -> Iterator[Up]:
     told: list[str] = []
 
     class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  # its name
+        def do_POST(self) -> None:  # its name
             told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
             self.send_response(200)
             self.end_headers()

@@ -158,14 +158,6 @@ AREA = """poll:
 """
 
 
-def test_areas_that_are_polled_need_not_be_named(tmp_path: Path) -> None:
-    assert load_params(PARAMS).poll == ()
-    text = PARAMS.read_text("utf-8")
-    path = tmp_path / "params.yaml"
-    path.write_text(text[: text.index("poll: []")], "utf-8")  # written before there were any
-    assert load_params(path).poll == ()
-
-
 def test_an_area_may_cross_the_antimeridian(tmp_path: Path) -> None:
     box = (120.4, 14.0, 121.4, 15.4)
     (area,) = load_params(changed(tmp_path, "poll: []", AREA)).poll
