@@ -18,10 +18,8 @@ _TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
 _RETRIES = 3
 _BUSY = (429, 500, 502, 503, 504)
 _GONE = (404, 410)
-_WAIT_S, _MAX_WAIT_S = (
-    0.5,
-    60,
-)  # before the second retry, doubled for each; what a server may ask for
+_WAIT_S = 0.5  # before the second retry, doubled for each
+_MAX_WAIT_S = 60  # that a server may ask for
 _PIECE = 1 << 20
 
 
