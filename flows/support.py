@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# GTO sets logging up as it is imported, and waits for Prefect's log to be sent while it holds the
+# lock that the sending needs: within a flow that takes five seconds, and sometimes never ends.
+import gto  # noqa: F401
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
