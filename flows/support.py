@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+# GTO sets logging up as it is imported, and waits for Prefect's log to be sent while it holds the
+# lock that the sending needs: within a flow that takes five seconds, and sometimes never ends.
+import gto  # noqa: F401
 from prefect import get_client, get_run_logger, runtime
 from prefect.artifacts import (
     create_link_artifact,
