@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -33,7 +34,7 @@ from flows.support import FOLDED, is_future
 from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.track import seen_events, tracked_events
 from sarflood.operations.inbox import Inbox, check_drop, event_id
-from sarflood.operations.parts import Site, registered_mark
+from sarflood.operations.parts import POOL, RUN_MARK, Site, registered_mark
 from sarflood.params import load_params
 from sarflood.workspace import Workspace, find_workspace
 
@@ -150,12 +151,14 @@ def mark_lost(client: SyncPrefectClient) -> None:
         message = "its process is gone: killed, or the machine went down; it is run again"
         cancelling = flow_run.state_type == StateType.CANCELLING
         state: State = Cancelled(message=message) if cancelling else Crashed(message=message)
-        client.set_flow_run_state(flow_run.id, state, force=True)
+        client.set_flow_run_state(flow_run.id, state)
         LOG.warning("run %s: %s", flow_run.name, message)
 
 
 def _is_lost(flow_run: FlowRun) -> bool:
     host, _, pid = (flow_run.infrastructure_pid or "").rpartition(":")
+    if not host and flow_run.work_pool_name == POOL:
+        return _never_began(flow_run)
     if host != socket.gethostname() or not pid.isdigit():
         return False
     try:
@@ -165,6 +168,18 @@ def _is_lost(flow_run: FlowRun) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _never_began(flow_run: FlowRun) -> bool:
+    """Say whether the worker of this machine was killed while it started a run."""
+    state = flow_run.state
+    if state is None or time.time() - state.timestamp.timestamp() < SETTLED_S:
+        return False
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(RUN_MARK) == str(flow_run.id):
+                return False
+    return True
 
 
 def _works(flow_run: FlowRun) -> bool:
