@@ -30,7 +30,7 @@ from prefect.states import Cancelled, Crashed
 
 from flows.ingest import ingest
 from flows.register import register
-from flows.support import FOLDED, is_future
+from flows.support import FOLDED, is_future, tell
 from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.track import seen_events, tracked_events
 from sarflood.operations.inbox import Inbox, check_drop, event_id
@@ -112,6 +112,8 @@ class Watcher:
                 self._inbox.forgive(drop)
         except (InputError, DataRefusedError) as error:
             where = self._inbox.finish(drop, str(error))
+            if isinstance(error, InputError):  # of refused data the flow has told
+                tell("sarflood.event.refused", "sarflood.event.inbox", {"why": str(error)})
             LOG.warning("%s is refused: %s", where, error)
         else:
             LOG.info("%s: done", self._inbox.finish(drop))

@@ -209,6 +209,7 @@ def test_a_bad_drop_is_refused_with_its_reason_and_others_go_on(up: Up) -> None:
     until(reason.exists, "the reason", 120)
     assert "no known layout" in reason.read_text() or "layout" in reason.read_text()
     assert up.status()["refused"] == 1
+    until(lambda: any("sarflood.event.refused" in text for text in up.told), "a message", 60)
 
 
 @pytest.mark.parametrize("part", PARTS)
