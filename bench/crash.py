@@ -34,7 +34,7 @@ from rich.console import Console
 
 from bench.claims import Claim, parser, report
 from sarflood.files import sha256, write_text
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.process import child_environment, dvc, git
 from sarflood.promotion.registry import fetch_version, find_version, versions
 from sarflood.serving.bundle import bundle_folder, check_bundle, is_built

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from sarflood.cli.console import app
 from sarflood.errors import GateRefusedError, InputError
 from sarflood.files import sha256, write_json, write_text
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.process import git
 from sarflood.promotion.registry import assign_production, production, register
 from sarflood.workspace import Workspace

@@ -21,7 +21,7 @@ from flows.monitor import monitor
 from sarflood.cli.console import app
 from sarflood.errors import InputError
 from sarflood.files import sha256, write_json, write_text
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.monitoring.journal import Journal
 from sarflood.monitoring.reference import REFERENCE, Reference, write_reference
 from sarflood.monitoring.report import last_report

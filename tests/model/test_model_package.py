@@ -12,9 +12,8 @@ import torch
 from tiny import LOSS, PLAIN, network_params
 
 from sarflood.errors import InputError
+from sarflood.model import MANIFEST, WEIGHTS
 from sarflood.model.package import (
-    MANIFEST,
-    WEIGHTS,
     FloodModel,
     ModelManifest,
     TrainedOn,

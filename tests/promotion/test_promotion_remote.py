@@ -13,7 +13,8 @@ from tiny import write_package
 
 from sarflood.errors import SarfloodError
 from sarflood.files import sha256, write_json, write_text
-from sarflood.model.package import WEIGHTS, load_model
+from sarflood.model import WEIGHTS
+from sarflood.model.package import load_model
 from sarflood.process import dvc, git
 from sarflood.promotion.promote import record_candidate
 from sarflood.promotion.registry import Version, fetch_version, versions

@@ -22,7 +22,7 @@ from distributed import Client
 from tiny import write_package
 
 from sarflood.files import sha256, write_json, write_text
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.process import child_environment, dvc, end_group, git
 from sarflood.promotion.registry import assign_production, register
 from sarflood.workspace import Workspace

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
+from sarflood.model import MANIFEST, WEIGHTS
 from sarflood.model.allocator import keep_large_buffers
 from sarflood.model.inputs import Scaling, channels, event_scaling, fill, prepare, standardise
 from sarflood.model.unet import UNet, channels_last, mean_logits, wet_logits
 from sarflood.params import InputParams, LossParams, ModelParams
 from sarflood.raster.patch import TWO_CLASSES, UNKNOWN, ClassNames
-
-WEIGHTS, MANIFEST = "weights.safetensors", "model.json"
 
 
 class _Closed(BaseModel):

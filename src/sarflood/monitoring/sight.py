@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sarflood.model.package import ModelManifest
 from sarflood.monitoring.histograms import STEP, Histogram, bin_edges, count_values
+
+if TYPE_CHECKING:
+    from sarflood.model.package import ModelManifest  # imports torch, which few readers need
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

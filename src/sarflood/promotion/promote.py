@@ -11,7 +11,7 @@ from typing import Any
 
 from sarflood.errors import GateRefusedError, InputError, SarfloodError
 from sarflood.files import sha256
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.params import ServingParams
 from sarflood.process import dvc, git
 from sarflood.promotion.gate import judge_bundle

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.files import replacing, sha256, write_json
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.process import clear_git_locks, git
 from sarflood.workspace import MODEL_NAME, Workspace
 

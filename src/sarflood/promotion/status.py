@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sarflood.files import sha256
-from sarflood.model.package import WEIGHTS
+from sarflood.model import WEIGHTS
 from sarflood.promotion.promote import verdict_stands
 from sarflood.promotion.registry import Version, json_at, versions
 from sarflood.serving.bundle import is_built

@@ -15,7 +15,8 @@ from sarflood.evaluation.evaluate import Evaluation, read_patches
 from sarflood.evaluation.evaluate import evaluate as evaluate_model
 from sarflood.evaluation.report import write_report
 from sarflood.files import sha256, write_json, write_text
-from sarflood.model.package import WEIGHTS, FloodModel, load_model
+from sarflood.model import WEIGHTS
+from sarflood.model.package import FloodModel, load_model
 from sarflood.monitoring.drift import MAX_PSI
 from sarflood.params import load_params
 from sarflood.patches.store import open_events
