@@ -43,7 +43,7 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 # A scene's network takes all cores: the second is read, or its maps written, meanwhile.
 SCENES_AT_ONCE = 2
-CONNECT_WITHIN_S = 30
+CONNECT_WITHIN_S = 10
 
 
 def open_workspace(path: str | None) -> Workspace:
