@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import gto  # noqa: F401
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from sarflood.errors import InputError, SarfloodError
@@ -95,7 +93,6 @@ def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTa
                 ) from error
             if not client.nthreads():
                 get_run_logger().warning("%s has no worker yet; waiting", runner.address)
-            _travel_whole()
         yield runner
 
 
@@ -123,19 +120,6 @@ def dask_workers(workspace: Workspace) -> Iterator[Workers | None]:
             raise SarfloodError(f"{error}; has each worker enough memory?") from error
         except CancelledError as error:
             raise SarfloodError(f"{runner.address}: this Dask scheduler is gone") from error
-
-
-def _travel_whole() -> None:
-    """Let the flow's module travel to workers whole, where they could not import it.
-
-    Prefect loads a flow by its file, under a name that only this process knows.
-    """
-    context = FlowRunContext.get()
-    name = context.flow.fn.__module__ if context and context.flow else "flows"
-    if name.partition(".")[0] != "flows":
-        import cloudpickle  # type: ignore[import-untyped]  # what Dask and Prefect pickle with
-
-        cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:
