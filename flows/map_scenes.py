@@ -98,6 +98,10 @@ def map_one(
     max_megapixels: int,
     seen: tuple[Path, ...],
 ) -> dict[str, Any]:
-    """Map one scene; only paths come here, and a summary goes back."""
+    """Map one scene; only paths come here, and a summary goes back.
+
+    Dask's workers get this by value, what it names by import: that cannot be of this module, which
+    Prefect loads under a name of its own.
+    """
     check_seen(seen)
     return map_into(package, scene, scratch, target, version=version, max_megapixels=max_megapixels)

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from prefect.artifacts import (
 )
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.states import Cancelled
@@ -61,7 +59,7 @@ FOLDED = "Folded"  # the state of a run that another one has done the work of
 _EPOCH = re.compile(r"epoch +(\d+)/(\d+) .*")  # as the stage `train` prints it
 # A scene's network takes all cores: the second is read, or its maps written, meanwhile.
 SCENES_AT_ONCE = 2
-CONNECT_WITHIN_S = 30
+CONNECT_WITHIN_S = 10
 
 
 def open_workspace(path: str | None) -> Workspace:
@@ -189,7 +187,6 @@ def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTa
                 ) from error
             if not client.nthreads():
                 get_run_logger().warning("%s has no worker yet; waiting", runner.address)
-            _travel_whole()
         yield runner
 
 
@@ -217,19 +214,6 @@ def dask_workers(workspace: Workspace) -> Iterator[Workers | None]:
             raise SarfloodError(f"{error}; has each worker enough memory?") from error
         except CancelledError as error:
             raise SarfloodError(f"{runner.address}: this Dask scheduler is gone") from error
-
-
-def _travel_whole() -> None:
-    """Let the flow's module travel to workers whole, where they could not import it.
-
-    Prefect loads a flow by its file, under a name that only this process knows.
-    """
-    context = FlowRunContext.get()
-    name = context.flow.fn.__module__ if context and context.flow else "flows"
-    if name.partition(".")[0] != "flows":
-        import cloudpickle  # type: ignore[import-untyped]  # what Dask and Prefect pickle with
-
-        cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:

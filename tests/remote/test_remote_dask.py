@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from distributed import get_task_stream
 from machines import Cluster, Machine, bridged, contents, make_workspace, set_dask, until
 from tiny import speckle, write_scene
@@ -44,6 +45,7 @@ class Setting:
     def expected_maps(self) -> dict[str, bytes]:
         """What the verb `map` says of one scene after the other, in this process."""
         out = self.folder / "expected"
+        torch.set_num_threads(1)  # as the workers have: more of them round otherwise
         for scene in self.scenes:
             words = ["map", str(scene), "--out", str(out / scene.stem)]
             ran = CliRunner().invoke(app, [*words, "--workspace", str(self.workspace.root)])

@@ -209,6 +209,10 @@ def _put_in_production(
     place: Workspace, version: Version, message: str, override: str | None, *, rollback: bool
 ) -> None:
     """Build and check a version's bundle, then promote it; refused before if the gate did."""
+    from sarflood.promotion.promote import check_override
+
+    if not version.gate_passed:
+        check_override(place, version, override)
     run_flow(
         place,
         "deploy",
