@@ -113,7 +113,7 @@ class Watcher:
         except (InputError, DataRefusedError) as error:
             where = self._inbox.finish(drop, str(error))
             if isinstance(error, InputError):  # of refused data the flow has told
-                tell("sarflood.event.refused", "sarflood.event.inbox", {"why": str(error)})
+                tell("sarflood.event.refused", "sarflood.inbox", {"why": str(error)})
             LOG.warning("%s is refused: %s", where, error)
         else:
             LOG.info("%s: done", self._inbox.finish(drop))

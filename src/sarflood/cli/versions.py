@@ -251,19 +251,17 @@ def serve(
     Example: `sarflood serve --port 3000`, then
     `curl -F scene=@scene.tif -H 'Accept: application/geo+json' http://127.0.0.1:3000/predict`
     """
-    import tempfile
-
-    from sarflood.params import load_params
     from sarflood.promotion.registry import find_version, production
-    from sarflood.serving.bundle import bundle_folder, serve_command, stored_tag
-    from sarflood.serving.server import check_port, server, wait_until_ready
+    from sarflood.serving.bundle import stored_tag
+    from sarflood.serving.follow import follow as serve_production
+    from sarflood.serving.follow import log_of, serving
+    from sarflood.serving.server import check_port
 
     place = find_workspace(workspace)
     check_port(port)
     if follow:
         if version:
             raise InputError(f"{version} with --follow: name a version, or follow production")
-        from sarflood.serving.follow import follow as serve_production
 
         def champion() -> str | None:
             found = production(place)
@@ -271,14 +269,8 @@ def serve(
 
         serve_production(place, champion, port, err.print)
     tag = stored_tag(find_version(place, version).version, place.bentos)
-    limit = load_params(place.params).serving.ready_within_s
-    command = serve_command(str(bundle_folder(tag, place.bentos)), port)
-    log = place.cache / f"serve-{port}.log"
-    with (
-        tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
-        server(command, Path(home), log, place.journal) as process,
-    ):
-        wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
+    log = log_of(place, port)
+    with serving(place, tag, port) as process:
         err.print(f"{tag} answers on http://127.0.0.1:{port}; log in {log}; Ctrl-C ends it")
         process.wait()
     raise SarfloodError(f"{tag}: the service ended; see {log}")

@@ -13,6 +13,7 @@ from sarflood.monitoring.report import last_report
 from sarflood.operations.inbox import REFUSED, Inbox
 from sarflood.operations.parts import Site
 from sarflood.promotion.status import status
+from sarflood.serving.server import HOST
 from sarflood.workspace import Workspace
 
 LAST_RUNS = 5
@@ -56,9 +57,9 @@ def overview(workspace: Workspace) -> dict[str, Any]:
     }
     if ports:
         found["addresses"] = {
-            "prefect": f"http://127.0.0.1:{ports.prefect}",
-            "service": f"http://127.0.0.1:{ports.serve}",
-            "reports": f"http://127.0.0.1:{ports.reports}",
+            "prefect": f"http://{HOST}:{ports.prefect}",
+            "service": f"http://{HOST}:{ports.serve}",
+            "reports": f"http://{HOST}:{ports.reports}",
         }
         try:
             found |= _runs(site)

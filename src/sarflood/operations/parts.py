@@ -31,7 +31,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from sarflood.errors import InputError, SarfloodError
 from sarflood.files import write_json
 from sarflood.process import child_environment
-from sarflood.serving.server import HOST, check_port
+from sarflood.serving.server import HOST, check_port, get
 from sarflood.workspace import Workspace
 
 POOL = "sarflood"
@@ -120,7 +120,7 @@ class Site:
     def answers(self) -> bool:
         """Say whether this workspace's Prefect server answers."""
         ports = self.ports
-        return ports is not None and _ok(ports.prefect, "/api/health")
+        return ports is not None and get(ports.prefect, "/api/health") is not None
 
     def supervisor(self) -> Any:
         """Return supervisord's remote interface; calls raise OSError where none runs."""
@@ -238,7 +238,7 @@ def end_left(workspace: Workspace, part: str | None = None) -> bool:
         part: Those of one part alone, but not runs that a worker has started: these go on by
             themselves, and tell the server how they end.
     """
-    found = list(_marked(workspace, part))
+    found = list(marked(workspace, part))
     for process in found:
         _quietly(process.terminate)
     _, alive = psutil.wait_procs(found, timeout=_STOP_WITHIN_S)
@@ -248,7 +248,8 @@ def end_left(workspace: Workspace, part: str | None = None) -> bool:
     return bool(found)
 
 
-def _marked(workspace: Workspace, part: str | None) -> Iterator[psutil.Process]:
+def marked(workspace: Workspace, part: str | None = None) -> Iterator[psutil.Process]:
+    """Give the processes that an `up` of this workspace has started; see `end_left`."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
         try:
@@ -330,20 +331,9 @@ def _missing(site: Site) -> str | None:
         return SERVER
     if not registered_mark(site).exists():
         return "watch"
-    return None if _ok(ports.reports, "/healthz") else "pages"
+    return "pages" if get(ports.reports, "/healthz") is None else None
 
 
 def registered_mark(site: Site) -> Path:
     """Return the file that says that this server knows the workspace's deployments."""
     return site.folder / "registered"
-
-
-def _ok(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -1,11 +1,12 @@
-"""Serve the version in production, whichever that is."""
+"""Serve a bundle of the workspace, or the version in production, whichever that is."""
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import watchfiles
 
@@ -16,11 +17,31 @@ from sarflood.serving.bundle import bundle_folder, is_built, serve_command
 from sarflood.serving.server import server, wait_until_ready
 from sarflood.workspace import MODEL_NAME, Workspace
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _LOOK_EVERY_MS = 1000
 _SURE_EVERY = 20  # looks: tags that were packed or fetched change no file that is watched
+
+
+def log_of(workspace: Workspace, port: int) -> Path:
+    """Return where the service on a port writes its log."""
+    return workspace.cache / f"serve-{port}.log"
+
+
+@contextmanager
+def serving(workspace: Workspace, tag: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Serve a bundle on a port of the loopback while the block runs; begins when it is ready.
+
+    Raises:
+        SarfloodError: It did not get ready.
+    """
+    log = log_of(workspace, port)
+    limit = load_params(workspace.params).serving.ready_within_s
+    command = serve_command(str(bundle_folder(tag, workspace.bentos)), port)
+    with (
+        tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
+        server(command, Path(home), log, workspace.journal) as process,
+    ):
+        wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
+        yield process
 
 
 def follow(
@@ -42,8 +63,7 @@ def follow(
     Raises:
         SarfloodError: The service ended, or did not get ready.
     """
-    log = workspace.cache / f"serve-{port}.log"
-    limit = load_params(workspace.params).serving.ready_within_s
+    log = log_of(workspace, port)
     waiting = ""
     for version in _changes(workspace, production):
         tag = f"{MODEL_NAME}:{version}"
@@ -54,12 +74,7 @@ def follow(
             waiting = wanted
             continue
         waiting = ""
-        command = serve_command(str(bundle_folder(tag, workspace.bentos)), port)
-        with (
-            tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
-            server(command, Path(home), log, workspace.journal) as process,
-        ):
-            wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
+        with serving(workspace, tag, port) as process:
             say(f"{tag} answers on http://127.0.0.1:{port}; log in {log}")
             for now in _changes(workspace, production):
                 if process.poll() is not None:

@@ -112,7 +112,7 @@ def wait_until_ready(
             version; the message has its reason, or the last lines of its log.
     """
     deadline = time.monotonic() + ready_within_s
-    while not (_get(port, "/readyz") is not None and process.poll() is None):
+    while not (get(port, "/readyz") is not None and process.poll() is None):
         try:
             code = process.wait(_LOOK_EVERY_S)
         except subprocess.TimeoutExpired:
@@ -129,7 +129,7 @@ def wait_until_ready(
 
 def _check_version(port: int, tag: str) -> None:
     try:
-        answered = json.loads(_get(port, "/model") or b"{}")["version"]
+        answered = json.loads(get(port, "/model") or b"{}")["version"]
     except (ValueError, KeyError, TypeError):
         answered = "none that it can name"
     if answered != tag.partition(":")[2]:
@@ -143,8 +143,8 @@ def _raise_refusal(tag: str, log: Path) -> None:
         raise SarfloodError(f"{tag}: {refuses}{rest.splitlines()[0] if rest else ''}")
 
 
-def _get(port: int, path: str) -> bytes | None:
-    """Return the body of a good answer."""
+def get(port: int, path: str) -> bytes | None:
+    """Return the body of a good answer from a port of the loopback; None of any other, or none."""
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
         connection.request("GET", path)

@@ -112,11 +112,10 @@ def plain(text: str) -> str:
 
 
 def _found(area: PollArea) -> Iterator[NewItem]:
-    import pystac
     from pystac_client import Client
     from pystac_client.warnings import PystacClientWarning
 
-    from sarflood.sources.remote import GuardedIO
+    from sarflood.sources.remote import NOT_STAC, GuardedIO
 
     since = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(days=area.since_days)
     try:
@@ -136,16 +135,7 @@ def _found(area: PollArea) -> Iterator[NewItem]:
                         f"{area.name}, or make its bbox smaller"
                     )
                 yield _item(area, feature)
-    except (
-        pystac.STACError,
-        pystac.STACTypeError,
-        PystacClientWarning,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (*NOT_STAC, PystacClientWarning) as error:
         raise InputError(
             f"{area.url}: does not answer as a STAC API: {plain(str(error))}"
         ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+import pystac
 import requests
 from pystac_client.stac_api_io import StacApiIO
 from urllib3.util import Retry
@@ -21,6 +22,16 @@ _GONE = (404, 410)
 _WAIT_S = 0.5  # before the second retry, doubled for each
 _MAX_WAIT_S = 60  # that a server may ask for
 _PIECE = 1 << 20
+# What reading something raises that is not what STAC says it should be.
+NOT_STAC = (
+    pystac.STACError,
+    pystac.STACTypeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 
 
 class GuardedIO(StacApiIO):

@@ -69,22 +69,14 @@ def fetch_stac(source: str, folder: Path) -> Path:
 def _fetch(source: str, folder: Path) -> None:
     import pystac
 
-    from sarflood.sources.remote import GuardedIO
+    from sarflood.sources.remote import NOT_STAC, GuardedIO
 
     base = source if is_remote(source) else str(Path(source).resolve())
     io = GuardedIO(partial(_check_address, base))
     try:
         found = pystac.read_file(base, stac_io=io)
         items = [found] if isinstance(found, pystac.Item) else list(_items_of(found))
-    except (
-        pystac.STACError,
-        pystac.STACTypeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except NOT_STAC as error:
         raise InputError(f"{source}: not a STAC item or catalogue: {error}") from error
     if not items:
         raise InputError(f"{source}: the catalogue has no item")
