@@ -122,15 +122,16 @@ class Site:
         ports = self.ports
         return ports is not None and get(ports.prefect, "/api/health") is not None
 
-    def supervisor(self) -> Any:
-        """Return supervisord's remote interface; calls raise OSError where none runs."""
+    def ask_supervisor(self, method: str) -> Any:
+        """Call a method of supervisord's remote interface; raises OSError where none runs."""
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
-        return xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
+            return getattr(proxy.supervisor, method)()
 
     def processes(self) -> list[dict[str, Any]]:
         """Return the parts as supervisord sees them, by its names; none where it does not run."""
         try:
-            found: list[dict[str, Any]] = self.supervisor().getAllProcessInfo()
+            found: list[dict[str, Any]] = self.ask_supervisor("getAllProcessInfo")
         except (OSError, http.client.HTTPException, xmlrpc.client.Fault):
             return []
         return found
@@ -222,8 +223,8 @@ def bring_down(workspace: Workspace) -> bool:
     if was_up:
         gone = (OSError, psutil.Error, xmlrpc.client.Fault, http.client.HTTPException)
         with suppress(*gone):  # what stays is ended below
-            pid = int(site.supervisor().getPID())
-            site.supervisor().shutdown()
+            pid = int(site.ask_supervisor("getPID"))
+            site.ask_supervisor("shutdown")
             psutil.Process(pid).wait(_STOP_WITHIN_S * 3)
     left = end_left(workspace)
     site.socket.unlink(missing_ok=True)
