@@ -37,7 +37,8 @@ from sarflood.files import sha256, write_text
 from sarflood.model import WEIGHTS
 from sarflood.process import child_environment, dvc, git
 from sarflood.promotion.registry import fetch_version, find_version, versions
-from sarflood.serving.bundle import bundle_folder, check_bundle, is_built
+from sarflood.serving.bundle import bundle_folder, is_built
+from sarflood.serving.check import check_bundle
 from sarflood.workspace import MODEL_NAME, Workspace
 
 HOOK = Path(__file__).parent / "crashing"
@@ -46,7 +47,8 @@ RECORD = 160  # bytes of a line of the log
 SETTINGS = {
     "width: 8": "width: 2",
     "depth: 4": "depth: 1",
-    "epochs: 16": "epochs: 1",
+    "epochs: 48": "epochs: 1",
+    "engine: auto": "engine: float32",
     "min_steps: 1600": "min_steps: 1",
     "crop: 128": "crop: 64",
     "learning_rate: 0.002": "learning_rate: 0.01",
@@ -81,8 +83,8 @@ class Harness:
         self.remote = self.live / "workspace-remote"
         self.log = folder / "writes.log"
 
-    def prepare(self) -> None:
-        """Make a champion of one event, and train on a second one."""
+    def make(self) -> None:
+        """Make the workspace, small and quick."""
         root = self.workspace.root
         self.live.mkdir()
         self.run("init", str(root), cwd=self.live)
@@ -93,6 +95,11 @@ class Harness:
             text = text.replace(old, new)
         self.workspace.params.write_text(text, "utf-8")
         git(root, "commit", "--quiet", "-am", "Small and quick")
+
+    def prepare(self) -> None:
+        """Make a champion of one event, and train on a second one."""
+        self.make()
+        root = self.workspace.root
         for event, seed in (("one", 1), ("two", 2)):
             source = self.folder / event
             named = ("--event", event)

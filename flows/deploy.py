@@ -8,11 +8,12 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.support import open_workspace, show_text, tell
+from flows.support import RETRIED, open_workspace, show_link, show_text, tell
 from sarflood.params import load_params
-from sarflood.promotion.promote import Bundle, bundle_version, check_override
+from sarflood.promotion.promote import Bundle, bundle_version, overrides_gate
 from sarflood.promotion.promote import promote as assign
 from sarflood.promotion.registry import Version, find_version
+from sarflood.serving.rollout import wait_until_served
 from sarflood.workspace import Workspace
 
 
@@ -28,7 +29,9 @@ def deploy(
     rollback: bool = False,
     workspace: str | None = None,
 ) -> State[dict[str, Any]]:
-    """Make the bundle of a version (by default the one in production) ready to be served.
+    """Make the bundle of a version (by default the one in production), and let it be served.
+
+    What follows production takes the version that is there then; this waits until it has.
 
     Args:
         version: Such as `v0.2.0`.
@@ -39,17 +42,35 @@ def deploy(
     """
     place = open_workspace(workspace)
     found = find_version(place, version)
-    if promote and not found.gate_passed:
-        check_override(place, found, override)
+    if promote:
+        overrides_gate(place, found, override)
     made = bundle(place, found)
-    outcome = {"version": found.version, "bundle": made.tag, **made.check}
-    if not promote:
-        return Completed(name="Ready", message=f"{made.tag} answers", data=outcome)
-    assign(place, found, promote, override)
-    happened = "sarflood.model.rolled-back" if rollback else "sarflood.model.promoted"
-    tell_promoted(found, happened, override or promote)
-    name = "Rolled back" if rollback else "Promoted"
-    return Completed(name=name, message=f"{found.version} serves", data=outcome)
+    outcome: dict[str, Any] = {"version": found.version, "bundle": made.tag}
+    outcome |= {"content": made.content, **made.check}
+    name = "Ready"
+    if promote:
+        found = assign(place, found, promote, override)
+        happened = "sarflood.model.rolled-back" if rollback else "sarflood.model.promoted"
+        tell_promoted(found, happened, override or promote)
+        name = "Rolled back" if rollback else "Promoted"
+    if not found.production:
+        return Completed(name=name, message=f"{made.tag} answers", data=outcome)
+    outcome["ports"] = switch(place, found)
+    return Completed(name=name, message=_served(found, outcome["ports"]), data=outcome)
+
+
+def _served(version: Version, ports: list[int]) -> str:
+    if not ports:
+        return f"{version.version} is in production; no service runs"
+    return f"{version.version} serves on port {', '.join(map(str, ports))}"
+
+
+@task(task_run_name="switch to {version.version}", persist_result=False)
+def switch(workspace: Workspace, version: Version) -> list[int]:
+    """Wait until all that follow production serve a version; return their ports."""
+    ports = wait_until_served(workspace, version.version)
+    get_run_logger().info("%s", _served(version, ports))
+    return ports
 
 
 def tell_promoted(version: Version, happened: str, why: str) -> None:
@@ -58,7 +79,7 @@ def tell_promoted(version: Version, happened: str, why: str) -> None:
     tell(happened, f"sarflood.model.{version.version}", payload)
 
 
-@task(task_run_name="bundle {version.version}", persist_result=False)
+@task(task_run_name="bundle {version.version}", persist_result=False, **RETRIED)
 def bundle(workspace: Workspace, version: Version) -> Bundle:
     """Build the bundle, start it in a sandbox, compare its answers with the evaluation's."""
     logger = get_run_logger()
@@ -66,5 +87,11 @@ def bundle(workspace: Workspace, version: Version) -> Bundle:
     made = bundle_version(workspace, version, params, logger.debug)
     rows = "\n".join(f"- {key}: {value}" for key, value in made.check.items())
     show_text(f"bundle-{version.version}", f"## {made.tag}\n\n{rows}", "Bundle check")
+    show_link(
+        f"bundle-{version.version}-page",
+        f"bundles/{version.version}",
+        made.tag,
+        f"The bundle {made.tag}: model card, files, how to serve it",
+    )
     logger.info("bundle %s is ready and answers as the evaluation did", made.tag)
     return made

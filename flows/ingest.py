@@ -8,15 +8,16 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows.retrain import retrain
-from flows.support import dask_workers, open_workspace, show_table, tell
+from flows.support import RETRIED, dask_workers, open_workspace, show_link, show_table, tell
 from sarflood.errors import DataRefusedError
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
 from sarflood.params import load_params
 from sarflood.sources.event import as_classes, as_units
+from sarflood.validation.verdict import Verdict
 from sarflood.workspace import Workspace
 
 SAY_EVERY_S = 5.0  # how long reading goes on without a word
@@ -36,14 +37,19 @@ def ingest(
     retrain_after: bool = False,
     workspace: str | None = None,
 ) -> State[dict[str, Any]]:
-    """Read, validate and keep an event; with `retrain_after`, its arrival starts a retraining."""
+    """Read, validate and keep an event; with `retrain_after`, its arrival starts a retraining.
+
+    Raises:
+        DataRefusedError: The event is refused; the run's state is `Refused`.
+    """
     place = open_workspace(workspace)
     said = Said(name, acquired, region, hold_out, as_units(units), reproject, as_classes(classes))
     try:
         done = take_in(place, source, event, said)
     except DataRefusedError as error:
         tell("sarflood.event.refused", f"sarflood.event.{event}", {"why": str(error)})
-        raise
+        get_run_logger().error("%s", error)
+        return Failed(name="Refused", message=str(error), data=error)
     changed = track(place, done)
     outcome: dict[str, Any] = {
         "event": event,
@@ -60,7 +66,7 @@ def ingest(
     return Completed(name=state, message=_sentence(done), data=outcome)
 
 
-@task(task_run_name="read and validate {event}", persist_result=False)
+@task(task_run_name="read and validate {event}", persist_result=False, **RETRIED)
 def take_in(workspace: Workspace, source: str, event: str, said: Said) -> Ingested:
     """Read the source patch by patch and judge it; leaves the validation table."""
     logger = get_run_logger()
@@ -73,13 +79,25 @@ def take_in(workspace: Workspace, source: str, event: str, said: Said) -> Ingest
             said_last = time.monotonic()
             logger.info("%s: %d of %d items read, %d patches", event, done, total, patches)
 
+    verdicts: list[Verdict] = []
     params = load_params(workspace.params).validation
-    with dask_workers(workspace) as workers:
-        done = ingest_event(
-            workspace, source, event, said, params, progress, logger.warning, workers
-        )
+    try:
+        with dask_workers(workspace) as workers:
+            done = ingest_event(
+                *(workspace, source, event, said, params, progress, logger.warning, workers),
+                on_verdict=verdicts.append,
+            )
+    except DataRefusedError as error:
+        _show(workspace, event, verdicts, str(error).splitlines()[0])
+        raise
     for warning in done.warnings:
         logger.warning("%s: %s", event, warning)
+    _show(workspace, event, verdicts, _sentence(done))
+    return done
+
+
+def _show(workspace: Workspace, event: str, verdicts: list[Verdict], sentence: str) -> None:
+    """Leave the verdict as a table, and a link to pictures of what was refused."""
     rows = [
         {
             "expectation": item.name,
@@ -87,15 +105,24 @@ def take_in(workspace: Workspace, source: str, event: str, said: Said) -> Ingest
             "severity": item.severity,
             "passed": item.success,
             "patches that fail": item.unexpected_count,
+            "such as": ", ".join(item.examples),
         }
-        for item in (done.verdict.expectations if done.verdict else ())
+        for verdict in verdicts
+        for item in sorted(verdict.expectations, key=lambda item: item.success)
     ]
     if rows:
-        show_table(f"validation-{event}", rows, _sentence(done))
-    return done
+        show_table(f"validation-{event}", rows, sentence)
+    page = workspace.quarantine / event / "index.html"
+    if page.exists():
+        show_link(
+            f"quarantine-{event}",
+            f"quarantine/{event}/index.html",
+            f"Quarantine of {event}",
+            "Pictures of what was refused, now or earlier, with the reasons",
+        )
 
 
-@task(task_run_name="track", persist_result=False)
+@task(task_run_name="track", persist_result=False, **RETRIED)
 def track(workspace: Workspace, done: Ingested) -> bool:
     """Hand the event to DVC and git, and tell Prefect of it; say whether that was new."""
     event = done.event.id

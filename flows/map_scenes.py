@@ -1,4 +1,4 @@
-"""Flow `map`: many scenes, each a task, in threads of this machine or on Dask."""
+"""Flow `map`: many scenes, in threads of this machine or, in parts, on Dask."""
 
 from __future__ import annotations
 
@@ -7,20 +7,34 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.futures import PrefectFuture
 
-from flows.support import fan_out, open_workspace, show_table
-from sarflood.errors import SarfloodError
-from sarflood.mapping.outputs import FILES
-from sarflood.mapping.scenes import SceneFiles, find_scenes, map_into, scratch_folder
+from flows.support import RETRIED, end_of_maps, fan_out, open_workspace
+from sarflood.mapping.folder import FILES
+from sarflood.mapping.scenes import (
+    Begun,
+    Job,
+    begin,
+    finish,
+    map_part,
+    scratch_folder,
+)
+from sarflood.mapping.series import check_dated, write_series
+from sarflood.mapping.sources import find_scenes
+from sarflood.mapping.wanted import Wanted
 from sarflood.params import load_params
-from sarflood.promotion.registry import fetch_version, find_version
-from sarflood.workspace import check_seen, seen_here
+from sarflood.promotion.registry import Version, fetch_version, find_version
+from sarflood.workspace import Workspace, check_seen, seen_here
 
 
 @flow(name="map", validate_parameters=False)
 def map_scenes(
-    scenes: list[str], out: str, version: str | None = None, workspace: str | None = None
+    scenes: list[str],
+    out: str,
+    version: str | None = None,
+    wanted: dict[str, Any] | None = None,
+    series: bool = False,
+    workspace: str | None = None,
 ) -> State[dict[str, Any]]:
     """Map scenes with a version, by default the one in production.
 
@@ -28,80 +42,102 @@ def map_scenes(
     has mapped into `out` before is not mapped again.
 
     Args:
-        scenes: GeoTIFFs, or folders with `scene.tif` and maybe `pre.tif`.
+        scenes: What `sarflood.mapping.sources.find_scene` takes; relative paths start where the
+            process stands.
         out: The folder that gets a folder with the maps of each scene.
         version: Such as `v0.3.0`.
+        wanted: What the files of each map are to hold, see `sarflood.mapping.wanted.Wanted`.
+        series: Whether to follow the flood through the scenes' dates, too.
         workspace: Its folder; by default the one that the process stands in.
     """
     place = open_workspace(workspace)
     logger = get_run_logger()
     found = find_version(place, version)
-    files = find_scenes(Path(scene).resolve() for scene in scenes)
-    package = fetch_version(place, found)
+    files = find_scenes(scenes)
+    asked = Wanted.model_validate(wanted or {})
+    if series:
+        check_dated(files)
+    package = fetch(place, found)
     folder = Path(out).resolve()
     maps: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
+    params = load_params(place.params)
+    may_round, in_parts = params.serving.engine == "auto", params.run.dask is not None
+    runner: Any  # the two kinds of runners have no common type
     with scratch_folder(folder) as scratch, fan_out(place) as runner:
-        settings = {
-            "package": package,
-            "scratch": scratch,
-            "version": found.version,
-            "max_megapixels": load_params(place.params).serving.max_megapixels,
-        }
-        futures = {
-            scene.name: runner.submit(
-                map_one,
-                {
-                    "scene": scene,
-                    "target": folder / scene.name,
-                    "seen": seen_here((*scene.paths, package, scratch)),
-                    **settings,
-                },
-            )
+        jobs = [
+            Job(package, scene, scratch, folder / scene.name, found.version, may_round, asked)
             for scene in files
+        ]
+        seen = {job: seen_here((package, scratch, *job.scene.paths, *asked.paths)) for job in jobs}
+
+        def fails(name: str, error: Exception) -> None:
+            failed[name] = str(error)
+            logger.warning("%s: failed: %s", name, error)
+
+        looking = {
+            job: runner.submit(look, {"job": job, "seen": seen[job], "in_parts": in_parts})
+            for job in jobs
         }
-        for name, future in futures.items():
+        mapping: dict[Job, list[PrefectFuture[Any]]] = {}
+        for job, looked in looking.items():
             try:
-                summary = future.result()
-                check_seen([folder / name / FILES["summary"]])
+                begun = looked.result()
             except Exception as error:  # noqa: BLE001 - whatever became of one, the others go on
-                failed[name] = str(error)
-                logger.warning("%s: failed: %s", name, error)
-            else:
-                maps[name] = summary
-                word = "mapped" if summary["new"] else "was mapped before"
-                logger.info("%s: %s, %.6g km² wet", name, word, summary["flooded_km2"])
-    rows = [{"scene": name, "flooded km²": row["flooded_km2"]} for name, row in maps.items()]
-    rows += [{"scene": name, "failed": reason} for name, reason in failed.items()]
-    show_table("maps", rows, f"Maps by {found.version} in {folder}")
-    if failed:
-        message = "\n".join(
-            [
-                f"{len(failed)} of {len(files)} scenes failed, {len(maps)} are in {folder}:",
-                *(f"  {name}: {reason}" for name, reason in failed.items()),
+                fails(job.scene.name, error)
+                continue
+            if begun.known:
+                maps[job.scene.name] = {**begun.known, "new": False}
+                logger.info("%s: was mapped before", job.scene.name)
+                continue
+            words = {"job": job, "begun": begun, "seen": seen[job]}
+            parts: list[PrefectFuture[Any]] = [
+                runner.submit(map_strips, {**words, "part": part})
+                for part in range(len(begun.firsts))
             ]
-        )
-        state = "Partly" if maps else "Failed"
-        return Failed(name=state, message=message, data=SarfloodError(message))
-    new = sum(row["new"] for row in maps.values())
-    message = f"{new} mapped by {found.version}, {len(maps) - new} known"
-    return Completed(name="Mapped" if new else "Nothing new", message=message, data=maps)
+            mapping[job] = [*parts, runner.submit(write, words, wait_for=parts)]
+        for job, futures in mapping.items():
+            name = job.scene.name
+            try:
+                summary = [future.result() for future in futures][-1]
+                check_seen([job.target / FILES["summary"]])
+            except Exception as error:  # noqa: BLE001 - as above
+                fails(name, error)
+            else:
+                maps[name] = {**summary, "new": True}
+                logger.info("%s: mapped, %.6g km² wet", name, summary["flooded_km2"])
+    if series and len(maps) > 1:
+        write_series(folder, maps)
+    return end_of_maps(maps, failed, found.version, folder)
 
 
-@task(task_run_name="map {scene.name}", persist_result=False)
-def map_one(
-    package: Path,
-    scene: SceneFiles,
-    scratch: Path,
-    target: Path,
-    version: str,
-    max_megapixels: int,
-    seen: tuple[Path, ...],
-) -> dict[str, Any]:
-    """Map one scene; only paths come here, and a summary goes back.
+@task(task_run_name="fetch {version.version}", persist_result=False, **RETRIED)
+def fetch(workspace: Workspace, version: Version) -> Path:
+    """Bring the version's model package from the DVC cache or remote."""
+    return fetch_version(workspace, version)
 
-    Dask's workers get this by value, what it names by import: that cannot be of this module, which
-    Prefect loads under a name of its own.
-    """
+
+# Only paths come to tasks, and summaries go back. Dask's workers get tasks and the flow by value,
+# what they name by import: that cannot be of this module, which Prefect loads under a name of its
+# own.
+
+
+@task(task_run_name="look at {job.scene.name}", persist_result=False, **RETRIED)
+def look(job: Job, seen: tuple[Path, ...], *, in_parts: bool) -> Begun:
+    """Look whether a scene has to be mapped, and in how many parts; bring it if it is an item."""
     check_seen(seen)
-    return map_into(package, scene, scratch, target, version=version, max_megapixels=max_megapixels)
+    return begin(job, in_parts=in_parts)
+
+
+@task(task_run_name="map {job.scene.name}, part {part}", persist_result=False)
+def map_strips(job: Job, begun: Begun, part: int, seen: tuple[Path, ...]) -> None:
+    """Map one part of a scene."""
+    check_seen(seen)
+    map_part(job, begun, part)
+
+
+@task(task_run_name="write {job.scene.name}", persist_result=False)
+def write(job: Job, begun: Begun, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Write the map of a scene whose parts are there."""
+    check_seen(seen)
+    return finish(job, begun)

@@ -8,9 +8,10 @@ from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.support import open_workspace, show_table, tell
+from flows.support import RETRIED, open_workspace, show_table, tell
 from sarflood.monitoring.compare import Drift
 from sarflood.monitoring.report import last_report
+from sarflood.promotion.registry import production
 from sarflood.promotion.watch import watch
 from sarflood.workspace import Workspace
 
@@ -19,6 +20,8 @@ from sarflood.workspace import Workspace
 def monitor(workspace: str | None = None) -> State[dict[str, Any] | None]:
     """Compare the last images with the training; tell Prefect of a drift, once until it is over."""
     place = open_workspace(workspace)
+    if production(place) is None:
+        return Completed(name="Nothing seen", message="no version is in production", data=None)
     before = last_report(place)
     drift = look(place)
     if drift is None:
@@ -34,7 +37,7 @@ def monitor(workspace: str | None = None) -> State[dict[str, Any] | None]:
     return Completed(name="Drift", message="; ".join(drift.reasons), data=drift.as_json())
 
 
-@task(task_run_name="compare with the training", persist_result=False)
+@task(task_run_name="compare with the training", persist_result=False, **RETRIED)
 def look(workspace: Workspace) -> Drift | None:
     """Compare, write `reports/drift/`, and leave the figures as a table."""
     drift = watch(workspace)

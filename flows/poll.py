@@ -5,22 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.ingest import ingest
 from flows.retrain import retrain
-from flows.support import open_workspace, show_table
+from flows.support import RETRIED, open_workspace, show_table
 from sarflood.errors import DataRefusedError, InputError, NetworkError, SarfloodError
 from sarflood.params import PollArea, load_params
 from sarflood.sources.poll import NewItem, Seen, new_items, plain, seen_items
 from sarflood.workspace import Workspace
-
-RETRY_AFTER_S = [10.0, 60.0]
-
-
-def _is_network_failure(_task: object, _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, NetworkError)
 
 
 @flow(name="poll", validate_parameters=False)
@@ -76,14 +70,7 @@ def poll(workspace: str | None = None, retrain_after: bool = False) -> State[dic
     return Completed(name=name, message=message, data=outcome)
 
 
-@task(
-    task_run_name="look at {area.name}",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_jitter_factor=0.5,
-    retry_condition_fn=_is_network_failure,
-    persist_result=False,
-)
+@task(task_run_name="look at {area.name}", persist_result=False, **RETRIED)
 def look(area: PollArea, seen: Seen) -> list[NewItem]:
     """Ask the server of an area for items that are not known."""
     items = new_items(area, seen)
@@ -91,14 +78,7 @@ def look(area: PollArea, seen: Seen) -> list[NewItem]:
     return items
 
 
-@task(
-    task_run_name="take in {item.name}",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_jitter_factor=0.5,
-    retry_condition_fn=_is_network_failure,
-    persist_result=False,
-)
+@task(task_run_name="take in {item.name}", persist_result=False)
 def take(workspace: Workspace, area: PollArea, item: NewItem) -> str | None:
     """Make an event of an item; return why it was refused, or None."""
     if item.problem:

@@ -6,9 +6,11 @@ import sys
 
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
 
 from sarflood.errors import InputError
 from sarflood.operations.parts import POOL
@@ -26,9 +28,12 @@ TOLD = {
     "crash": {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"},
 }
 _OURS = "sarflood tells "
-_BODY = """{{ event.event }} {{ event.resource.id }}
+# Of a run what its last state says; of all else what the flow has told.
+_BODY = """{{ event.event }} {{ event.resource.name or event.resource.id }}
+{% set said = event.resource.get("prefect.state-message") %}\
+{% if said %}{{ said }}{% else %}\
 {% for key, value in event.payload.items() %}{{ key }}: {{ value }}
-{% endfor %}"""
+{% endfor %}{% endif %}"""
 
 
 def register(workspace: Workspace) -> None:
@@ -38,10 +43,11 @@ def register(workspace: Workspace) -> None:
         InputError: `operations.notify` names a block that the server does not know.
         SarfloodError: The server refused a deployment.
     """
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    run([*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"], workspace.root)
-    run([*prefect, "deploy", "--all"], workspace.root)
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
     with get_client(sync_client=True) as client:
+        client.create_work_pool(pool, overwrite=True)
+        run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], workspace.root)
         _notify(client, load_params(workspace.params).operations.notify)
 
 

@@ -24,15 +24,17 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
 
-from sarflood.errors import InputError, SarfloodError
-from sarflood.ingest.reading import Workers
+from sarflood.errors import InputError, NetworkError, SarfloodError
 from sarflood.operations.parts import REPORTS_URL
 from sarflood.params import load_params
 from sarflood.stages import reproduce
@@ -41,13 +43,15 @@ from sarflood.workspace import Workspace, find_workspace
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
 
+    from sarflood.ingest.reading import Workers  # imports rasterio and pandas
+
 
 class _PlainErrors(logging.Filter):
-    """Log an error that speaks for itself without its traceback."""
+    """Log an error that speaks for itself in its own words, cause and remedy first."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], SarfloodError):
-            record.exc_info = None
+            record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
         return True
 
 
@@ -55,11 +59,27 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_PlainErrors())
 
 
+def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
+    """Say whether another try can help; of an error that it cannot, Prefect would log a state."""
+    if isinstance(state.data, SarfloodError) and not isinstance(state.data, NetworkError):
+        get_run_logger().error("%s", state.data)
+    return isinstance(state.data, NetworkError)
+
+
+# Of tasks that need a server or the DVC remote: tried again after about 10, 20 and 40 s, but not
+# where that cannot help.
+RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=10),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _may_pass,
+}
 FOLDED = "Folded"  # the state of a run that another one has done the work of
 _EPOCH = re.compile(r"epoch +(\d+)/(\d+) .*")  # as the stage `train` prints it
 # A scene's network takes all cores: the second is read, or its maps written, meanwhile.
 SCENES_AT_ONCE = 2
 CONNECT_WITHIN_S = 10
+AT_ONCE = 200  # runs that Prefect's server gives at most
 
 
 def open_workspace(path: str | None) -> Workspace:
@@ -117,16 +137,12 @@ def fold() -> int:
     """
     if not runtime.deployment.id:
         return 0
+    due = {
+        "deployment_id": {"any_": [runtime.deployment.id]},
+        "state": {"type": {"any_": [StateType.SCHEDULED]}},
+    }
     with get_client(sync_client=True) as client:
-        due = FlowRunFilter.model_validate(
-            {
-                "deployment_id": {"any_": [runtime.deployment.id]},
-                "state": {"type": {"any_": [StateType.SCHEDULED]}},
-            }
-        )
-        waiting = [
-            item for item in client.read_flow_runs(flow_run_filter=due) if not is_future(item)
-        ]
+        waiting = [item for item in read_runs(client, due) if not is_future(item)]
         state: State = Cancelled(
             name=FOLDED, message=f"{runtime.flow_run.name} sees what this one would"
         )
@@ -135,17 +151,44 @@ def fold() -> int:
     return len(waiting)
 
 
+def read_runs(
+    client: SyncPrefectClient, chosen: Mapping[str, Any], flow: str | None = None
+) -> list[FlowRun]:
+    """Return all runs that a filter chooses, of one flow or of all.
+
+    Args:
+        client: Of the server.
+        chosen: What `FlowRunFilter` is made of.
+        flow: Its name.
+    """
+    of_flow = FlowFilter.model_validate({"name": {"any_": [flow]}}) if flow else None
+    found: list[FlowRun] = []
+    while True:
+        page = client.read_flow_runs(
+            flow_filter=of_flow,
+            flow_run_filter=FlowRunFilter.model_validate(chosen),
+            sort=FlowRunSort.ID_DESC,
+            limit=AT_ONCE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < AT_ONCE:
+            return found
+
+
 def is_future(flow_run: FlowRun) -> bool:
     """Say whether a run is one that a schedule has planned for later."""
     due = flow_run.expected_start_time
     return bool(flow_run.auto_scheduled and due and due.timestamp() > time.time())
 
 
-def show_link(key: str, page: str, text: str) -> None:
-    """Leave a link to a page of reports, where these are served."""
+def show_link(key: str, page: str, text: str, description: str) -> None:
+    """Leave a link to a page that the part `pages` serves, where that is up."""
     served = os.environ.get(REPORTS_URL)
     if served:
-        create_link_artifact(link=f"{served}/{page}", link_text=text, key=_key(key))
+        create_link_artifact(
+            link=f"{served}/{page}", link_text=text, key=_key(key), description=description
+        )
 
 
 def task_runner(workspace: Workspace) -> ThreadPoolTaskRunner[Any] | DaskTaskRunner:
@@ -190,6 +233,27 @@ def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTa
         yield runner
 
 
+def end_of_maps(
+    maps: dict[str, dict[str, Any]], failed: dict[str, str], version: str, folder: Path
+) -> State[dict[str, Any]]:
+    """Show what became of each scene, and return the state that the flow ends in."""
+    rows = [{"scene": name, "flooded km²": row["flooded_km2"]} for name, row in maps.items()]
+    rows += [{"scene": name, "failed": reason} for name, reason in failed.items()]
+    show_table("maps", rows, f"Maps by {version} in {folder}")
+    if failed:
+        message = "\n".join(
+            [
+                f"{len(failed)} of {len(rows)} scenes failed, {len(maps)} are in {folder}:",
+                *(f"  {name}: {reason}" for name, reason in failed.items()),
+            ]
+        )
+        state = "Partly" if maps else "Failed"
+        return Failed(name=state, message=message, data=SarfloodError(message))
+    new = sum(row["new"] for row in maps.values())
+    message = f"{new} mapped by {version}, {len(maps) - new} known"
+    return Completed(name="Mapped" if new else "Nothing new", message=message, data=maps)
+
+
 @contextmanager
 def dask_workers(workspace: Workspace) -> Iterator[Workers | None]:
     """Give the workers of `run.dask`; None where it is not set.
@@ -205,6 +269,8 @@ def dask_workers(workspace: Workspace) -> Iterator[Workers | None]:
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
+
+        from sarflood.ingest.reading import Workers
 
         client: Any = runner.client
         waiting = 2 * sum(client.nthreads().values()) + 2

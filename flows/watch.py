@@ -7,41 +7,39 @@ whose process is gone.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import watchfiles
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
-from prefect.states import Cancelled, Crashed
 
 from flows.ingest import ingest
+from flows.lost import AT_WORK, in_state, mark_lost
 from flows.register import register
-from flows.support import FOLDED, is_future, tell
+from flows.support import FOLDED, is_future, read_runs, tell
 from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.track import seen_events, tracked_events
 from sarflood.operations.inbox import Inbox, check_drop, event_id
-from sarflood.operations.parts import POOL, RUN_MARK, Site, registered_mark
+from sarflood.operations.parts import Site, registered_mark
 from sarflood.params import load_params
 from sarflood.workspace import Workspace, find_workspace
 
 LOG = logging.getLogger("sarflood.watch")
 LOOK_EVERY_MS = 1000
-SWEEP_EVERY_S = 10.0
-SETTLED_S = 30.0  # an event this old has been noticed by Prefect, if it ever will be
+SWEEP_EVERY_S = 2.0  # a cancelled run's slot is free a little later than this
+SETTLED_S = 30.0  # an event known this long has been noticed by Prefect, if it ever will be
+PAUSE_S = 900.0  # after a retraining that failed, such as for want of the remote
 # What passes, or is mended elsewhere. Prefect raises RuntimeError where no server answers.
 FAILURES = (SarfloodError, PrefectException, httpx.HTTPError, OSError, RuntimeError)
 WAIT_S = (10.0, 600.0)  # before a drop is tried again that could not be taken in, first and at most
@@ -61,6 +59,8 @@ def main() -> None:
     registered_mark(site).touch()
     inbox = Inbox(workspace.inbox, workspace.cache / "inbox")
     inbox.make()
+    import great_expectations  # noqa: F401  # takes seconds, which the first drop need not wait for
+
     watcher = Watcher(workspace, inbox)
     for _ in _ticks(inbox):
         watcher.look()
@@ -81,34 +81,52 @@ class Watcher:
     def __init__(self, workspace: Workspace, inbox: Inbox) -> None:
         self._workspace, self._inbox = workspace, inbox
         self._later: dict[str, tuple[float, float]] = {}  # drop: not before, and the wait after
+        self._began: float | None = None  # when the drop at work was begun with
+        self._ended = 0.0  # when the last one was done with
         self._sweep = threading.Thread(target=self._sweeps, daemon=True)
         self._sweep.start()
 
     def look(self) -> None:
-        """Take in the drops that are ready."""
-        quiet_s = load_params(self._workspace.params).operations.inbox_quiet_s
-        for drop in self._inbox.ready(quiet_s):
-            not_before, wait = self._later.get(drop.name, (0.0, WAIT_S[0]))
-            if time.monotonic() < not_before:
-                continue
-            try:
-                self._take_in(drop)
-            except FAILURES as error:  # a full disk, a remote or a server that is gone
-                LOG.warning("%s: tried again in %.0f s: %s", drop.name, wait, error)
-                self._later[drop.name] = time.monotonic() + wait, min(2 * wait, WAIT_S[1])
-            else:
-                self._later.pop(drop.name, None)
+        """Take in the drops that are ready; a retraining waits until there are none."""
+        drops = self._due()
+        if not drops:
+            return
+        with self._inbox.taking_in():
+            while drops:
+                for drop in drops:
+                    self._try(drop)
+                drops = self._due()
 
-    def _take_in(self, drop: Any) -> None:
+    def _due(self) -> list[Path]:
+        quiet_s = load_params(self._workspace.params).operations.inbox_quiet_s
+        now = time.monotonic()
+        ready = self._inbox.ready(quiet_s)
+        return [drop for drop in ready if self._later.get(drop.name, (0.0,))[0] <= now]
+
+    def _try(self, drop: Path) -> None:
+        """Take a drop in; where that fails for what passes, leave it for later."""
+        _, wait = self._later.get(drop.name, (0.0, WAIT_S[0]))
+        try:
+            self._take_in(drop)
+        except FAILURES as error:  # a full disk, a remote or a server that is gone
+            LOG.warning("%s: tried again in %.0f s: %s", drop.name, wait, error)
+            self._later[drop.name] = time.monotonic() + wait, min(2 * wait, WAIT_S[1])
+        else:
+            self._later.pop(drop.name, None)
+
+    def _take_in(self, drop: Path) -> None:
         """Ingest a drop, and move it to `done` or `refused`."""
         try:
             check_drop(drop)
             event = event_id(drop.name)
             self._inbox.attempt(drop)
             LOG.info("%s is taken in as event %s", drop.name, event)
+            self._began = time.time()
             try:
                 ingest(source=str(drop), event=event, workspace=str(self._workspace.root))
             finally:
+                self._ended = time.time()
+                self._began = None
                 self._inbox.forgive(drop)
         except (InputError, DataRefusedError) as error:
             where = self._inbox.finish(drop, str(error))
@@ -122,87 +140,66 @@ class Watcher:
         """Look after runs and missed events, now and then, while the process lives."""
         while True:
             try:
+                self._workspace.clear(LOG.warning)
                 with get_client(sync_client=True) as client:
-                    mark_lost(client)
-                    if owes_retraining(self._workspace, client):
-                        run_deployment("retrain/retrain", timeout=0, as_subflow=False)
+                    mark_lost(client, self._began or time.time())
+                    busy_until = time.time() if self._began else self._ended
+                    if owes_retraining(self._workspace, client, busy_until):
+                        run_deployment(
+                            "retrain/retrain",
+                            parameters={"event": newest_unseen(self._workspace)},
+                            timeout=0,
+                            as_subflow=False,
+                        )
             except FAILURES as error:
                 LOG.warning("runs could not be looked at: %s", error)
             time.sleep(SWEEP_EVERY_S)
 
 
-def owes_retraining(workspace: Workspace, client: SyncPrefectClient) -> bool:
-    """Say whether an event waits for a retraining, and none is on its way."""
+def owes_retraining(
+    workspace: Workspace, client: SyncPrefectClient, busy_until: float = 0.0
+) -> bool:
+    """Say whether an event waits for a retraining, and none is on its way, was cancelled or failed.
+
+    One that a person has cancelled is not started again for the same events; one that failed is,
+    after a while.
+
+    Args:
+        workspace: Whose events.
+        client: Of the server that knows the runs.
+        busy_until: When the watcher was last taking a drop in, in seconds since 1970; the drop's
+            own retraining may only just be due.
+    """
     events = tracked_events(workspace)
     if not events or seen_events(workspace) == events:
         return False
-    newest = max((workspace.events / f"{name}.dvc").stat().st_mtime for name in events)
-    if time.time() - newest < SETTLED_S:
+    newest = max(_moment(workspace, name) for name in events)
+    now = time.time()
+    if now - max(newest, busy_until) < SETTLED_S:
         return False
-    flow = client.read_flow_by_name("retrain")
-    runs = [item for item in _runs(client, list(StateType)) if item.flow_id == flow.id]
-    return not any(_works(item) or _was_cancelled(item, newest) for item in runs)
+    on_its_way = in_state(*AT_WORK, StateType.SCHEDULED)
+    cancelled = in_state(StateType.CANCELLED, but=FOLDED) | _ended_after(newest)
+    failed = in_state(StateType.FAILED) | _ended_after(now - PAUSE_S)
+    return not (
+        any(not is_future(run) for run in read_runs(client, on_its_way, "retrain"))
+        or read_runs(client, cancelled, "retrain")
+        or read_runs(client, failed, "retrain")
+    )
 
 
-def mark_lost(client: SyncPrefectClient) -> None:
-    """Mark the runs of this machine whose process is gone, so that their slots are free."""
-    kinds = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    for flow_run in _runs(client, kinds):
-        if not _is_lost(flow_run):
-            continue
-        message = "its process is gone: killed, or the machine went down; it is run again"
-        cancelling = flow_run.state_type == StateType.CANCELLING
-        state: State = Cancelled(message=message) if cancelling else Crashed(message=message)
-        client.set_flow_run_state(flow_run.id, state)
-        LOG.warning("run %s: %s", flow_run.name, message)
+def newest_unseen(workspace: Workspace) -> str | None:
+    """Return the newest event that no retraining has seen, for which one is started."""
+    seen = (seen_events(workspace) or {}).items()
+    unseen = [name for name, now in tracked_events(workspace).items() if (name, now) not in seen]
+    return max(unseen, key=lambda name: _moment(workspace, name), default=None)
 
 
-def _is_lost(flow_run: FlowRun) -> bool:
-    host, _, pid = (flow_run.infrastructure_pid or "").rpartition(":")
-    if not host and flow_run.work_pool_name == POOL:
-        return _never_began(flow_run)
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        process = psutil.Process(int(pid))
-        if flow_run.start_time and process.create_time() > flow_run.start_time.timestamp() + 1:
-            return True  # another process has its number now
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+def _moment(workspace: Workspace, event: str) -> float:
+    return (workspace.events / f"{event}.dvc").stat().st_mtime
 
 
-def _never_began(flow_run: FlowRun) -> bool:
-    """Say whether the worker of this machine was killed while it started a run."""
-    state = flow_run.state
-    if state is None or time.time() - state.timestamp.timestamp() < SETTLED_S:
-        return False
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get(RUN_MARK) == str(flow_run.id):
-                return False
-    return True
-
-
-def _works(flow_run: FlowRun) -> bool:
-    """Say whether a run works, or is due."""
-    kind = flow_run.state_type
-    if kind == StateType.SCHEDULED:
-        return not is_future(flow_run)
-    return kind in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
-
-
-def _was_cancelled(flow_run: FlowRun, since: float) -> bool:
-    """Say whether a person has cancelled a run since a moment; then another one is not started."""
-    ended = flow_run.end_time
-    by_person = flow_run.state_type == StateType.CANCELLED and flow_run.state_name != FOLDED
-    return bool(by_person and ended and ended.timestamp() > since)
-
-
-def _runs(client: SyncPrefectClient, kinds: list[StateType]) -> list[FlowRun]:
-    chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
-    latest = FlowRunSort.START_TIME_DESC
-    return client.read_flow_runs(flow_run_filter=chosen, sort=latest, limit=200)
+def _ended_after(moment: float) -> dict[str, Any]:
+    return {"end_time": {"after_": dt.datetime.fromtimestamp(moment, dt.UTC)}}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sarflood.sources.reader import RawPatch
 from sarflood.sources.readers import recognise
 
 os.environ.update(NO_TELEMETRY)
+os.environ["OMP_NUM_THREADS"] = "1"  # pytest's processes, and theirs, share the cores
 
 ROOT = Path(__file__).parents[1]
 UTM = Affine(10, 0, 300_000, 0, -10, 1_800_000)
@@ -81,3 +82,12 @@ def read_all() -> Callable[[Path], list[RawPatch]]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A Prefect server, and a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import datetime as dt
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 import torch
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
+from sarflood.mapping.fastest import Engine, Engines
 from sarflood.mapping.patches import map_patches
+from sarflood.mapping.scene import SceneMap, map_scene
 from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
 from sarflood.params import InputParams, LossParams, ModelParams
+from sarflood.raster.patch import UNKNOWN
 
 QUICK = {
     "width: 8": "width: 2",
     "depth: 4": "depth: 1",
-    "epochs: 16": "epochs: 1",
+    "epochs: 48": "epochs: 1",
     "min_steps: 1600": "min_steps: 1",
 }
 LOSS = LossParams.model_validate("auto")
@@ -84,16 +90,66 @@ def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> Floo
     return FloodModel(manifest, network)
 
 
-def write_package(folder: Path) -> Path:
-    """Write the tiny model's package with four recorded patches."""
+def by_torch(model: FloodModel) -> Engines:
+    """The model, computed by PyTorch."""
+    engine = Engine(name="PyTorch float32", rounded=False, equal_share=1.0, iou_change=0.0)
+    return Engines(model, model, 1, engine)
+
+
+@cache
+def lake_model() -> FloodModel:
+    """The tiny model, trained a little on lakes: sure of itself, as random weights are not."""
     model = tiny_model()
+    images = torch.from_numpy(np.stack([speckle(2, 64, 64, seed) for seed in range(4)]))
+    row, col = np.mgrid[:64, :64]
+    lake = torch.tensor(np.hypot(row - 32, col - 32) < 16, dtype=torch.float32).expand(4, 64, 64)
+    model.network.train()
+    for _ in range(40):
+        logits = model.network((images + 12.0) / 5.0)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, lake)
+        parameters = list(model.network.parameters())
+        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.data -= 0.01 * slope.sign()
+    model.network.eval()
+    return model
+
+
+def write_package(folder: Path, model: FloodModel | None = None) -> Path:
+    """Write a model's package with four recorded patches, by default the tiny one's."""
+    model = model or tiny_model()
     folder.mkdir()
     save_model(model, folder)
     (folder / "card.md").write_text("# A tiny model\n")
     images = np.stack([speckle(2, 256, 256, seed) for seed in range(4)]).astype(np.float16)
     images[0, :, :50] = np.nan
-    np.savez(folder / "recorded.npz", images=images, masks=map_patches(model, images))
+    masks = map_patches(model, images)
+    np.savez(folder / "recorded.npz", images=images, masks=masks, truth=masks)
+    np.savez(folder / "calibration.npz", images=images)
     return folder
+
+
+class Mapped(NamedTuple):
+    """A map with its rasters read: `mask` (H, W), and `percent` (H, W) with NaN for no data."""
+
+    mask: NDArray[np.uint8]
+    percent: NDArray[np.float32]
+    result: SceneMap
+
+
+def mapped(model: FloodModel, scene: Path, pre: Path | None = None, **options: Any) -> Mapped:
+    """Map a scene, in a folder of the moment."""
+    with tempfile.TemporaryDirectory(prefix="sarflood-mapped-") as folder:
+        result = map_scene(model, scene, pre, folder=Path(folder), **options)
+        mask, percent = result.mask.whole(), result.percent.whole().astype(np.float32)
+    percent[mask == UNKNOWN] = np.nan
+    return Mapped(mask, percent, result)
+
+
+def change_recorded(path: Path, **changes: NDArray[Any]) -> None:
+    """Write other arrays in the place of some of `recorded.npz`."""
+    with np.load(path) as arrays:
+        found = {**arrays, **changes}
+    np.savez(path, **found)
 
 
 @contextmanager
@@ -136,3 +192,18 @@ def write_scene(
         for index, name in enumerate(names, start=1):
             scene.set_band_description(index, name)
     return path
+
+
+def naming_a_grid(path: Path, grid: Path) -> bytes:
+    """Return a scene whose CRS has PROJ shift it by a grid, which is read from a file."""
+    wkt = CRS.from_epsg(32651).to_wkt().partition(',AUTHORITY["EPSG","32651"]')[0]
+    padded = wkt.replace("WGS 84 / UTM zone 51N", "n" * 900) + "]"
+    scene = write_scene(
+        path, speckle(2, 100, 100), crs=CRS.from_wkt(padded), GEOTIFF_KEYS_FLAVOR="ESRI_PE"
+    ).read_bytes()
+    start = scene.index(b"ESRI PE String = ") + len(b"ESRI PE String = ")
+    end = scene.index(b"|\0", start)
+    named = f'EXTENSION["PROJ4","+proj=utm +zone=51 +ellps=WGS84 +nadgrids={grid} +units=m"]'
+    extended = f"{wkt},{named}]".encode()
+    assert len(extended) <= end - start
+    return scene[:start] + extended.ljust(end - start) + scene[end:]

@@ -15,8 +15,8 @@ class InputError(SarfloodError):
     exit_code = 2
 
 
-class NetworkError(SarfloodError):
-    """A server does not answer, or breaks off; the same may work later."""
+class TooLargeError(InputError):
+    """It has more bytes or pixels, or takes more time, than is given."""
 
 
 class DataRefusedError(SarfloodError):
@@ -29,3 +29,9 @@ class GateRefusedError(SarfloodError):
     """The gate refused a candidate; the champion stays."""
 
     exit_code = 4
+
+
+class NetworkError(SarfloodError):
+    """A server or the DVC remote does not answer, or breaks off; the same may work later."""
+
+    exit_code = 5

@@ -149,6 +149,7 @@ class ModelParams(Closed):
     upsampling: Literal["transposed", "bilinear"]
     dropout: Annotated[float, Field(ge=0.0, le=0.9)]
     skips: bool
+    leak: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # versions from before it have none
     flips: Literal[1, 2, 4, 8]
 
     def sentence(self) -> str:
@@ -161,6 +162,7 @@ class ModelParams(Closed):
                 f"{self.upsampling} up-sampling",
                 *([f"dropout {self.dropout:g}"] if self.dropout else []),
                 *([] if self.skips else ["without skips"]),
+                *([f"leak {self.leak:g}"] if self.leak else []),
                 *([f"answers averaged over {self.flips} flips"] if self.flips > 1 else []),
             ]
         )
@@ -290,6 +292,16 @@ class ChampionParams(Closed):
     may_forget: Names
 
 
+class ShadowParams(Closed):
+    """How a candidate must have answered copies of what the champion was asked.
+
+    `least_equal` is the mean over the requests of the share of the pixels that are equal.
+    """
+
+    requests: Annotated[int, Field(ge=1, le=100_000)]
+    least_equal: Share
+
+
 class GateParams(Closed):
     """What a candidate must reach to be promoted."""
 
@@ -298,6 +310,7 @@ class GateParams(Closed):
     slices: dict[str, Limits]
     max_dry_false_alarms: Share
     champion: ChampionParams
+    shadow: ShadowParams | None
 
     @model_validator(mode="after")
     def _slices_are_known(self) -> GateParams:
@@ -317,9 +330,12 @@ class ServingParams(Closed):
     # A bundle's recorded patches, too, must fit into one upload.
     max_megabytes: Annotated[int, Field(ge=16, le=4096)]
     max_megapixels: Annotated[int, Field(ge=1, le=4096)]
+    # Each for an upload to come, to wait for its turn, and to be mapped.
+    max_seconds: Annotated[float, Field(gt=0.0, le=1200.0)]
     ready_within_s: Annotated[float, Field(gt=0.0, le=600.0)]
     patch_within_s: Annotated[float, Field(gt=0.0, le=60.0)]
     max_memory_gib: Annotated[float, Field(gt=0.0, le=1024.0)]
+    engine: Literal["auto", "float32"]
 
 
 class OperationsParams(Closed):

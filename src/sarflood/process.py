@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,14 +23,21 @@ NO_TELEMETRY = {
     "GX_ANALYTICS_ENABLED": "false",
     "BENTOML_DO_NOT_TRACK": "True",  # "1" is ignored by BentoML 1.4
 }
+# Threads of PyTorch that wait for each other give up their core soon. By default they spin, and a
+# training beside another one, or beside a busy service, hardly moves.
+SHARES_CORES = {"GOMP_SPINCOUNT": "1000"}
 END_WITHIN_S = 10.0
+OWNER = "SARFLOODOWNER"  # in a child's environment: the process that ends it
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a child: this one, this Python's programs first, no telemetry."""
+    """Return the environment for a child: this one, this Python's programs first, no telemetry.
+
+    Its threads share the cores with those of others, unless this environment says otherwise.
+    """
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    return {**os.environ, **NO_TELEMETRY, "PATH": path, **(extra or {})}
+    return {**SHARES_CORES, **os.environ, **NO_TELEMETRY, "PATH": path, **(extra or {})}
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
@@ -55,7 +62,7 @@ def running(
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
-        env=child_environment(environment),
+        env=child_environment({**(environment or {}), OWNER: str(os.getpid())}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -71,6 +78,51 @@ def running(
             process.stdout.close()
 
 
+def orphans(root: Path) -> list[psutil.Process]:
+    """Return what works in `root` though its owner was killed, and all that it has started.
+
+    A child of `running` leads a session of its own, so that nothing else ends it: a training would
+    go on, and hold DVC's locks.
+    """
+    left = [process for process in psutil.process_iter() if _is_orphan(process, root)]
+    for process in tuple(left):
+        with suppress(psutil.NoSuchProcess):
+            left += process.children(recursive=True)
+    return list(dict.fromkeys(left))
+
+
+def end_processes(processes: Sequence[psutil.Process], within_s: float = END_WITHIN_S) -> None:
+    """End processes: TERM, and KILL for those that are not gone within that time."""
+    alive = list(processes)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in alive:
+            with suppress(psutil.Error):  # it has ended by itself
+                end(process)
+        _, alive = psutil.wait_procs(alive, timeout=within_s)
+
+
+def _is_orphan(process: psutil.Process, root: Path) -> bool:
+    try:
+        owner = process.environ().get(OWNER, "")
+        if not owner.isdigit() or not Path(process.cwd()).is_relative_to(root):
+            return False
+        since = process.create_time()
+    except (psutil.Error, OSError):
+        return False
+    return not is_alive(int(owner), since)
+
+
+def is_alive(pid: int, since: float) -> bool:
+    """Say whether the process that had a number at some time (seconds since 1970) still lives."""
+    try:
+        process = psutil.Process(pid)
+        # With a later start it is another process, which has the number now.
+        same = process.create_time() <= since + 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def run(
     command: Sequence[str | Path],
     cwd: Path,
@@ -81,7 +133,8 @@ def run(
     """Run a command to its end and return its output; `on_line` sees each line as it comes.
 
     Raises:
-        SarfloodError: The command ended with another code than 0; the message has its last lines.
+        SarfloodError: The command ended with another code than 0; the first line of the message has
+            its last one, and more of them follow.
     """
     lines: list[str] = []
     with running(command, cwd, environment) as process:
@@ -91,8 +144,9 @@ def run(
                 on_line(lines[-1])
         code = process.wait()
     if code:
-        tail = "\n".join(lines[-15:])
-        raise SarfloodError(f"`{' '.join(map(str, command))}` ended with code {code}:\n{tail}")
+        told = [line for line in lines if line.strip()][-15:]
+        head = f"`{' '.join(map(str, command))}` ended with code {code}"
+        raise SarfloodError("\n  ".join([f"{head}: {told[-1]}" if told else head, *told[:-1]]))
     return "\n".join(lines)
 
 

@@ -51,6 +51,8 @@ def make_workspace(folder: Path, remote: str | None = None) -> Workspace:
             git(clone, "config", key, value)
         dvc(clone, "remote", "add", "--quiet", "--local", "--default", "storage", url)
         clone.rename(target)
+    if "://" not in url:
+        Path(url).mkdir(parents=True, exist_ok=True)  # later it is only used while it is there
     return Workspace(target)
 
 

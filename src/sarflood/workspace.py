@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from sarflood.errors import InputError
-from sarflood.process import clear_git_locks, git
+from sarflood.process import clear_git_locks, end_processes, git, orphans
 
 MODEL_NAME = "flood-unet"
 NOBODY = "sarflood"  # git's user in a workspace whose maker has told git no name
@@ -95,6 +95,11 @@ class Workspace:
         return self.cache / "served"
 
     @property
+    def shadow(self) -> Path:
+        """Which version gets a copy of what is asked, and how it answered; see `serving.shadow`."""
+        return self.cache / "shadow"
+
+    @property
     def drift(self) -> Path:
         """The last comparison of these with the training: `drift.json` and `drift.html`."""
         return self.reports / "drift"
@@ -106,19 +111,35 @@ class Workspace:
         DVC refuses a second command that touches what a running one works on, so an event that
         arrives during a training has to wait for its end.
         """
-        self.cache.mkdir(exist_ok=True)
-        lock = FileLock(self.cache / "workspace.lock")
+        lock = self._lock()
         try:
             lock.acquire(timeout=0)
         except Timeout:
             on_wait(f"another command works in {self.root}; waiting for its end")
             lock.acquire()
         try:
-            for path in clear_git_locks(self.root):
-                on_wait(f"{path}: left by a command that was killed; removed")
+            self._clear(on_wait)
             yield
         finally:
             lock.release()
+
+    def clear(self, say: Callable[[str], object]) -> None:
+        """Clear away what killed commands have left at work, unless a command works here now."""
+        if orphans(self.root):
+            with suppress(Timeout), self._lock().acquire(timeout=0):
+                self._clear(say)
+
+    def _lock(self) -> FileLock:
+        self.cache.mkdir(exist_ok=True)
+        return FileLock(self.cache / "workspace.lock")
+
+    def _clear(self, say: Callable[[str], object]) -> None:
+        left = orphans(self.root)
+        for process in left:
+            say(f"process {process.pid}: left by a command that was killed; ended")
+        end_processes(left)
+        for path in clear_git_locks(self.root):
+            say(f"{path}: left by a command that was killed; removed")
 
     def commit(self) -> str:
         """Return the full hash of the commit that the workspace stands on."""

@@ -6,6 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import speckle, write_package, write_scene
 from typer.testing import CliRunner, Result
@@ -151,6 +152,46 @@ class TestMap:
         assert ran.exit_code == 0, ran.exception
         summary = json.loads(Path("maps/summary.json").read_text("utf-8"))
         assert summary["inputs"] == {"scene": sha256(Path("north/scene.tif"))}
+
+    def test_what_is_wanted_of_the_files_is_in_them(self, workspace: Workspace) -> None:
+        image = speckle(2, 300, 200)
+        write_scene(Path("rivers.tif"), np.ones((1, 300, 100), np.uint8))
+        write_scene(Path("dem.tif"), image[:1])
+        town = {
+            "type": "Polygon",
+            "coordinates": [[[122, 13], [124, 13], [124, 15], [122, 15], [122, 13]]],
+        }
+        feature = {"type": "Feature", "properties": {"id": "1", "town": "Beira"}, "geometry": town}
+        content = {"type": "FeatureCollection", "features": [feature]}
+        Path("towns.geojson").write_text(json.dumps(content), "utf-8")
+        words = "map scene.tif --out maps --min-area 0 --simplify 15 --zones towns.geojson"
+        words += " --zone-field town --permanent-water rivers.tif --dem dem.tif --orbit descending"
+        ran = run(workspace, *words.split())
+        assert ran.exit_code == 0, ran.exception
+        summary = json.loads(Path("maps/summary.json").read_text("utf-8"))
+        assert [zone["name"] for zone in summary["zones"]] == ["Beira"]
+        assert summary["permanent_water_km2"] == pytest.approx(3.0, rel=1e-2)
+        assert summary["slivers"]["count"] == 0
+        assert summary["excluded"]["radar_shadow_share"] is not None
+        assert summary["wanted"]["simplify_m"] == 15
+        assert run(workspace, *words.split()).stderr.strip().endswith("it was mapped before")
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            ("--dem dem.tif", "--dem needs --orbit"),
+            ("--orbit ascending", "--orbit goes with --dem"),
+            ("--zone-field town", "--zone-field goes with --zones"),
+            ("--series", "--series needs two scenes or more"),
+            ("--zones no.gpkg", "no.gpkg: cannot be read: No such file"),
+        ],
+    )
+    def test_options_that_lack_something_are_refused(
+        self, workspace: Workspace, words: str, why: str
+    ) -> None:
+        refusal = run(workspace, "map", "scene.tif", "--out", "maps", *words.split()).exception
+        assert isinstance(refusal, InputError)
+        assert why in str(refusal)
 
     def test_the_scene_before_the_flood_goes_with_one_scene(self, workspace: Workspace) -> None:
         words = ("map", "scene.tif", "other.tif", "--pre", "pre.tif", "--out", "maps")

@@ -21,10 +21,12 @@ import rasterio
 from loop_workspace import SETTINGS, Loop, edit, prefect_server
 
 from sarflood.process import dvc, git
-from sarflood.serving.bundle import serving_bundle
+from sarflood.serving.access import bearer
+from sarflood.serving.check import serving_bundle
 from sarflood.workspace import Workspace
 
 pytestmark = pytest.mark.slow
+TOKEN = "a-token-of-tests"
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +167,16 @@ def test_every_run_can_be_seen_in_prefect(loop: Loop) -> None:
     states = sorted(run["state"]["name"] for run in loop.post("flow_runs"))
     assert states.count("Promoted") == 2
     assert states.count("Nothing new") == 1
-    keys = {artifact["key"] for artifact in loop.post("artifacts")}
-    assert {"validation-one", "evaluation", "gate", "model-card", "bundle-v0-1-0"} <= keys
+    left = {artifact["key"]: artifact["data"] for artifact in loop.post("artifacts")}
+    tables = {"validation-one", "validation", "evaluation", "gate", "champion"}
+    assert tables | {"model-card", "bundle-v0-1-0", "worst-patches"} <= set(left)
+    compared = {row["test patches of"]: row for row in json.loads(left["champion"])}
+    assert {"all test patches", "event one", "event two", "new: two"} == set(compared)
+    evaluation = json.loads((loop.workspace.metrics / "evaluation.json").read_text("utf-8"))
+    ours = compared["all test patches"]
+    assert ours["candidate"] == round(evaluation["test"]["iou"], 4)
+    assert ours["champion"] == pytest.approx(ours["candidate"] - ours["difference"], abs=2e-4)
+    assert left["worst-patches"].count("](data:image/png;base64,") == 9
 
 
 def test_the_bundle_maps_a_scene_as_the_command_line_does(loop: Loop) -> None:
@@ -176,15 +186,17 @@ def test_the_bundle_maps_a_scene_as_the_command_line_does(loop: Loop) -> None:
     )
     assert ran.code == 0, ran.err
     store, log = loop.workspace.bentos, loop.sources / "serve.log"
-    with serving_bundle("flood-unet:v0.1.0", store, ready_within_s=120, log=log) as url:
+    with serving_bundle(
+        "flood-unet:v0.1.0", store, token=TOKEN, ready_within_s=120, log=log
+    ) as url:
         with (scene / "scene.tif").open("rb") as post, (scene / "pre.tif").open("rb") as pre:
             response = httpx.post(
                 f"{url}/predict",
                 files={"scene": post, "pre": pre},
-                headers={"Accept": "image/tiff"},
+                headers={"Accept": "image/tiff", **bearer(TOKEN)},
                 timeout=120,
             )
-        version = httpx.get(f"{url}/model").json()["version"]
+        version = httpx.get(f"{url}/model", headers=bearer(TOKEN)).json()["version"]
     assert response.status_code == 200, response.text
     assert version == "v0.1.0"
     served = scene / "served.tif"

@@ -18,6 +18,7 @@ from sarflood.evaluation import figures
 from sarflood.evaluation.data import DataChecks, data_section
 from sarflood.evaluation.evaluate import Evaluation, evaluate
 from sarflood.evaluation.examples import best_median_worst
+from sarflood.evaluation.pictures import worst_patches
 from sarflood.evaluation.report import write_report
 from sarflood.model.package import FloodModel
 from sarflood.model.unet import UNet
@@ -323,6 +324,22 @@ def test_patches_with_next_to_no_water_are_shown_only_where_there_are_no_others(
     chosen = best_median_worst(pd.concat([puddles, lake], ignore_index=True))
     assert list(chosen["iou"]) == [0.7]
     assert list(best_median_worst(puddles)["iou"]) == [0.1, 0.0]
+
+
+def test_the_worst_patches_are_shown_in_markdown_that_loads_nothing(
+    evaluation: Evaluation, events: list[EventPatches], model: FloodModel
+) -> None:
+    patches = evaluation.test_patches
+    text = worst_patches(patches, events, model)
+    shown = re.findall(r"^### (.*)$", text, re.MULTILINE)
+    share = patches[["tp", "fp", "fn"]].sum(axis=1) / patches[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    ranked = patches[patches["iou"].notna() & (share >= 0.01)].sort_values(["iou", "id"])
+    assert [name.replace("\\", "") for name in shown] == list(ranked["id"][:3])
+    images = re.findall(r"!\[(.*?)\]\((.*?)\)", text)
+    assert [title for title, _ in images] == 3 * ["radar, VV", "truth", "prediction"]
+    assert all(pixels(uri).shape[:2] == (256, 256) for _, uri in images)
+    assert len(text) < 400_000
+    assert f"IoU {ranked['iou'].iloc[0]:.3f}; {ranked['tp'].iloc[0]:,} hits" in text
 
 
 def pixels(uri: str) -> np.ndarray:

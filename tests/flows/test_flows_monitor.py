@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 from prefect.events.worker import EventsWorker
-from prefect.testing.utilities import prefect_test_harness
 from tiny import write_package
 from typer.testing import CliRunner, Result
 from watched import seen, training
@@ -27,6 +26,7 @@ from sarflood.monitoring.reference import REFERENCE, Reference, write_reference
 from sarflood.monitoring.report import last_report
 from sarflood.process import git
 from sarflood.promotion.registry import assign_production, register
+from sarflood.setup import make_workspace
 from sarflood.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -110,15 +110,15 @@ class TestCommand:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
 class TestFlow:
-    @pytest.fixture(scope="class", autouse=True)
-    @classmethod
-    def _server(cls) -> Iterator[None]:
-        with prefect_test_harness(server_startup_timeout=120):
-            yield
-
     def run(self, workspace: Workspace) -> Any:
         return monitor(str(workspace.root), return_state=True)
+
+    def test_without_a_version_in_production_nothing_was_seen(self, tmp_path: Path) -> None:
+        state = self.run(make_workspace(tmp_path / "new"))
+        assert (state.type, state.name) == (StateType.COMPLETED, "Nothing seen")
+        assert state.message == "no version is in production"
 
     def test_a_drift_is_a_state_and_an_event(self, workspace: Workspace) -> None:
         assert self.run(workspace).name == "Nothing seen"

@@ -15,10 +15,10 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import State
-from prefect.testing.utilities import prefect_test_harness
 from stac_server import DROP, StacServer, stac_server
 
 from flows import poll as flow
+from flows.ingest import take_in
 from sarflood.errors import SarfloodError
 from sarflood.patches.store import open_events
 from sarflood.process import child_environment, git
@@ -77,25 +77,24 @@ def watch(workspace: Workspace, url: str) -> None:
 
 @pytest.fixture(scope="module")
 def polls(
-    tmp_path_factory: pytest.TempPathFactory, write_raster: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory, write_raster: Callable[..., Path], prefect: None
 ) -> Iterator[Polls]:
     folder = tmp_path_factory.mktemp("poll")
     workspace = make_workspace(folder / "workspace")
     with (
-        prefect_test_harness(server_startup_timeout=120),
         pytest.MonkeyPatch.context() as patch,
         stac_server(folder / "files") as server,
     ):
         patch.setattr(remote, "_WAIT_S", 0.0)
-        for step in (flow.look, flow.take):
-            patch.setattr(step, "retry_delay_seconds", [0.0, 0.0])
+        for step in (flow.look, take_in):
+            patch.setattr(step, "retry_delay_seconds", [0.0])
         watch(workspace, server.url)
         polls = Polls(workspace, server)
         for seed, name in enumerate(("third", "second", "first", "late"), 1):
             server.scene(name, seed, write_raster)
         server.publish("third", 1, files=("vv", "vh"), collection="other")
-        server.faults["/search"] = [503] * 12  # more than are tried for the first area
-        server.faults["/files/third-vh.tif"] = [DROP] * 3
+        server.faults["/search"] = [503] * 16  # more than are tried for the first area
+        server.faults["/files/third-vh.tif"] = [DROP] * 4
         polls.poll("server fails")
 
         server.publish("second", 2, files=("vv", "vh"))

@@ -250,6 +250,7 @@ def test_an_accepted_event_is_tracked_pushed_and_committed_once(
     git(root, "config", "user.email", "test@localhost")
     dvc(root, "init", "--quiet")
     dvc(root, "remote", "add", "--quiet", "--default", "storage", str(tmp_path / "remote"))
+    (tmp_path / "remote").mkdir()
     take(workspace, source)
     assert track_event(workspace, "alabama", "Ingest event alabama")
     assert not track_event(workspace, "alabama", "Ingest event alabama")

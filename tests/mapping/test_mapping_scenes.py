@@ -1,17 +1,38 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from tiny import speckle, write_package, write_scene
+import rasterio
+import shapely
+from grd_product import CENTRE, Place, write_product
+from numpy.typing import NDArray
+from tiny import lake_model, speckle, write_package, write_scene
 
 from sarflood.errors import InputError
-from sarflood.mapping.scenes import SceneFiles, find_scene, find_scenes, map_into, scratch_folder
+from sarflood.mapping.folder import FILES
+from sarflood.mapping.scenes import (
+    Job,
+    begin,
+    finish,
+    map_into,
+    map_part,
+    scratch_folder,
+)
+from sarflood.mapping.sources import SceneFiles, find_scene, find_scenes
+from sarflood.mapping.wanted import Wanted
+from sarflood.monitoring.histograms import Histogram, count_values
+from sarflood.monitoring.reference import Answered, Reference, Trained, write_reference
 
-NAMES = {"flood.tif", "flood.geojson", "probability.tif", "preview.png", "summary.json"}
+NAMES = set(FILES.values())
 
 
 @pytest.fixture
@@ -19,22 +40,39 @@ def scene(tmp_path: Path) -> SceneFiles:
     return find_scene(write_scene(tmp_path / "north.tif", speckle(2, 200, 150), ("VV", "VH")))
 
 
-def take(scene: SceneFiles, version: str = "v0.1.0") -> dict[str, Any]:
-    """Map a scene into `maps/north` beside it."""
-    folder = scene.scene.parent
+def job(scene: SceneFiles, version: str = "v0.1.0", **wanted: Any) -> Job:
+    folder = scene.paths[0].parent
     package = folder / "package"
     if not package.exists():
         write_package(package)
+        (package / "recorded.npz").unlink()  # so that PyTorch computes
     out = folder / "maps"
-    with scratch_folder(out) as scratch:
-        return map_into(
-            package, scene, scratch, out / scene.name, version=version, max_megapixels=1
-        )
+    target = out / scene.name
+    return Job(package, scene, out / ".mapping", target, version, False, Wanted(**wanted))
+
+
+def take(
+    scene: SceneFiles,
+    version: str = "v0.1.0",
+    on_progress: Callable[[float], object] | None = None,
+    **wanted: Any,
+) -> dict[str, Any]:
+    """Map a scene into `maps/north` beside it."""
+    with scratch_folder(scene.paths[0].parent / "maps"):
+        return map_into(job(scene, version, **wanted), on_progress)
+
+
+def take_half(scene: SceneFiles) -> None:
+    def kill(done: float) -> None:
+        if done > 0.6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    take(scene, on_progress=kill)
 
 
 def test_a_scene_gets_a_folder_and_nothing_else_is_left(scene: SceneFiles) -> None:
     done = take(scene)
-    target = scene.scene.parent / "maps" / "north"
+    target = scene.paths[0].parent / "maps" / "north"
     assert {path.name for path in target.iterdir()} == NAMES
     assert done["new"]
     assert json.loads((target / "summary.json").read_text("utf-8"))["version"] == "v0.1.0"
@@ -43,12 +81,12 @@ def test_a_scene_gets_a_folder_and_nothing_else_is_left(scene: SceneFiles) -> No
 
 def test_the_same_version_and_files_are_mapped_once(scene: SceneFiles) -> None:
     first = take(scene)
-    target = scene.scene.parent / "maps" / "north"
+    target = scene.paths[0].parent / "maps" / "north"
     made = {path.name: path.stat().st_mtime_ns for path in target.iterdir()}
     assert take(scene) == {**first, "new": False}
     assert {path.name: path.stat().st_mtime_ns for path in target.iterdir()} == made
     assert take(scene, "v0.2.0")["new"]
-    write_scene(scene.scene, speckle(2, 200, 150, seed=1), ("VV", "VH"))
+    write_scene(scene.paths[0], speckle(2, 200, 150, seed=1), ("VV", "VH"))
     other = take(scene, "v0.2.0")
     assert other["new"]
     assert other["inputs"] != first["inputs"]
@@ -56,38 +94,144 @@ def test_the_same_version_and_files_are_mapped_once(scene: SceneFiles) -> None:
     assert take(scene, "v0.2.0")["new"], "it was not whole"
 
 
+def test_a_scene_is_mapped_anew_where_other_files_are_wanted_of_it(scene: SceneFiles) -> None:
+    assert take(scene)["new"]
+    assert take(scene, min_area_m2=0.0)["new"]
+    zones = scene.paths[0].with_name("zones.geojson")
+    for east in (123.001, 123.002):
+        town = shapely.geometry.mapping(shapely.box(122, 13, east, 14))
+        feature = {"type": "Feature", "properties": {"town": "Beira"}, "geometry": town}
+        content = {"type": "FeatureCollection", "features": [feature]}
+        zones.write_text(json.dumps(content), "utf-8")
+        first = take(scene, zones=zones)
+        assert first["new"]
+        assert not take(scene, zones=zones)["new"]
+    assert [zone["name"] for zone in first["zones"]] == ["Beira"]
+
+
+def test_what_cannot_be_read_in_the_end_is_refused_before_the_scene_is_mapped(
+    scene: SceneFiles,
+) -> None:
+    asked: list[float] = []
+    with pytest.raises(InputError, match=r"north\.txt: cannot be read"):
+        take(scene, on_progress=asked.append, permanent_water=scene.paths[0].with_suffix(".txt"))
+    scene.paths[0].with_suffix(".gpkg").write_text("none")
+    with pytest.raises(InputError, match=r"north\.gpkg: not GPKG"):
+        take(scene, on_progress=asked.append, zones=scene.paths[0].with_suffix(".gpkg"))
+    assert not asked
+
+
+def test_what_the_model_was_not_trained_on_is_excluded(tmp_path: Path) -> None:
+    """Also where two strips meet."""
+    seen = speckle(2, 1400, 300)
+    image = seen.copy()
+    image[1, 1000:1100, 64:160] += 25.0
+    scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
+    package = job(scene).package
+    bands = dict(
+        zip(("vv", "vh"), (Histogram.of(count_values(x, "db")) for x in seen), strict=True)
+    )
+    trained = Trained(scene="a", bands=bands)
+    answered = Answered(scene="a", wet_share=0.5, confidence=0.9)
+    units, names = "db", ("vv", "vh")
+    write_reference(Reference(units=units, bands=names, train=(trained,), val=(answered,)), package)
+    summary = take(scene)
+    with rasterio.open(tmp_path / "maps" / "north" / "exclusion.tif") as raster:
+        outside = raster.read(1) == 2
+    rows, cols = np.nonzero(outside)
+    assert (cols.min(), cols.max()) == (64, 159)
+    assert (rows.min(), rows.max()) == (992, 1103), "whole cells"
+    assert outside[992:1104, 64:160].all()
+    assert summary["excluded"]["outside_training_share"] == pytest.approx(outside.mean(), abs=1e-6)
+
+
 def test_a_scene_that_fails_leaves_the_earlier_map(scene: SceneFiles) -> None:
     take(scene)
-    scene.scene.write_bytes(scene.scene.read_bytes()[:3000])
+    scene.paths[0].write_bytes(scene.paths[0].read_bytes()[:3000])
     with pytest.raises(InputError, match=r"north\.tif"):
         take(scene)
-    target = scene.scene.parent / "maps" / "north"
+    target = scene.paths[0].parent / "maps" / "north"
     assert {path.name for path in target.iterdir()} == NAMES
     assert not (target.parent / ".mapping").exists()
-    scene.scene.unlink()
+    scene.paths[0].unlink()
     with pytest.raises(InputError, match=r"north\.tif: cannot be read: No such file"):
         take(scene)
 
 
-def test_a_folder_with_other_files_is_not_taken_away(scene: SceneFiles) -> None:
-    target = scene.scene.parent / "maps" / "north"
-    target.mkdir(parents=True)
-    (target / "thesis.docx").touch()
-    with pytest.raises(InputError, match=r"maps/north: holds thesis\.docx, which belongs to no"):
-        take(scene)
-    assert (target / "thesis.docx").exists()
+def test_one_command_at_a_time_maps_into_a_folder(tmp_path: Path) -> None:
+    with (
+        scratch_folder(tmp_path) as scratch,
+        pytest.raises(InputError, match="another command maps scenes into it"),
+        scratch_folder(tmp_path),
+    ):
+        pass
+    assert not scratch.exists()
 
 
-def test_what_a_killed_worker_left_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / ".mapping" / "north-x1").mkdir(parents=True)
-    with scratch_folder(tmp_path) as scratch:
-        assert list(scratch.iterdir()) == []
-        with (
-            pytest.raises(InputError, match="another command maps scenes into it"),
-            scratch_folder(tmp_path),
-        ):
-            pass
-        assert scratch.exists()
+def test_a_map_that_was_killed_goes_on_and_ends_as_if_it_was_not(tmp_path: Path) -> None:
+    image = speckle(2, 2400, 300)
+    scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
+    expected = take(scene)
+    target = tmp_path / "maps" / "north"
+    whole = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix == ".tif"}
+    (target / "summary.json").unlink()
+
+    asked: list[float] = []
+    mapping = multiprocessing.get_context("spawn").Process(target=take_half, args=(scene,))
+    mapping.start()
+    mapping.join()
+    assert mapping.exitcode == -signal.SIGKILL
+    assert not (target / "summary.json").exists()
+    again = take(scene, on_progress=asked.append)
+    assert len(asked) == 2, "the first of three strips was done"
+    assert {**again, "seconds": 0} == {**expected, "seconds": 0}
+    for name, content in whole.items():
+        assert (target / name).read_bytes() == content
+    assert not (tmp_path / "maps" / ".mapping").exists()
+
+
+def test_parts_on_any_machine_in_any_order_make_the_map_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sarflood.mapping.scenes.STRIPS_A_PART", 1)
+    image = speckle(2, 2400, 300)
+    scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
+    expected = take(scene)
+    target = tmp_path / "maps" / "north"
+    whole = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix == ".tif"}
+    shutil.rmtree(target)
+    with scratch_folder(target.parent):
+        asked = job(scene)
+        begun = begin(asked, in_parts=True)
+        assert begun.firsts == (0, 1, 2)
+        for part in (2, 0, 1):
+            map_part(asked, begun, part)
+        summary = finish(asked, begun)
+    assert {**summary, "seconds": 0, "new": True} == {**expected, "seconds": 0}
+    for name, content in whole.items():
+        assert (target / name).read_bytes() == content
+
+
+def test_a_grd_product_is_mapped_where_it_lies(tmp_path: Path) -> None:
+    def sigma(place: Place) -> NDArray[np.float64]:
+        lake = np.hypot(place[0] - CENTRE[0] - 1500, place[1] - CENTRE[1]) < 1000
+        looks = np.random.default_rng(0).gamma(4.0, 0.25, place[0].shape)
+        return np.asarray(np.where(lake, 0.01, 0.126) * looks)
+
+    safe = write_product(tmp_path, {"vv": sigma, "vh": sigma})
+    write_package(tmp_path / "package", lake_model())
+    summary = take(find_scene(safe))
+    assert summary["acquired"] == "2019-03-02T23:46:51+00:00"
+    assert summary["crs"] == "EPSG:32651"
+    with rasterio.open(tmp_path / "maps" / safe.stem / "flood.tif") as file:
+        mask = file.read(1)
+        rows, cols = np.mgrid[: file.height, : file.width] + 0.5
+        x, y = file.transform @ (cols, rows)
+    off = np.hypot(x - CENTRE[0] - 1500, y - CENTRE[1])
+    lake, land = (mask[inside & (mask < 2)].mean() for inside in (off < 900, off > 1100))
+    assert lake > land + 0.3
+    assert (mask == 255).any(), "around the product"
+    assert not take(find_scene(safe))["new"]
 
 
 def test_a_folder_gives_the_scene_with_the_one_before(tmp_path: Path) -> None:

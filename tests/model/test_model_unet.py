@@ -157,6 +157,21 @@ class TestWithoutSkips(Variant):
         assert phases[1] > 2 * phases[0]
 
 
+class TestLeak(Variant):
+    settings: ClassVar = {"leak": 0.1}
+
+    @pytest.mark.parametrize("leak", [0.0, 0.1])
+    def test_without_it_nothing_is_learnt_where_no_feature_is_positive(self, leak: float) -> None:
+        network, images = self.network(leak=leak), torch.randn(1, 2, 32, 32)
+        last = f"up.{len(network.up) - 1}.second.1.bias"
+        nn.init.constant_(dict(network.named_parameters())[last], -1e4)
+        logits = network(images)
+        first = next(iter(network.parameters()))
+        (slope,) = torch.autograd.grad(logits.sum(), first)
+        assert (float(logits.detach().std()) > 0) == (leak > 0)
+        assert (float(slope.abs().max()) > 0) == (leak > 0)
+
+
 class TestResidual(Variant):
     settings: ClassVar = {"variant": "residual"}
 

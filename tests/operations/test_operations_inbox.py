@@ -158,3 +158,10 @@ def test_a_drop_that_kills_its_reader_again_and_again_is_refused(inbox: Inbox) -
         inbox.attempt(drop)
     inbox.forgive(drop)
     inbox.attempt(drop)
+
+
+def test_who_waits_sees_all_drops_that_are_taken_in(inbox: Inbox) -> None:
+    assert inbox.wait(0), "nothing is taken in"
+    with inbox.taking_in():
+        assert not inbox.wait(0.1)
+    assert inbox.wait(0)

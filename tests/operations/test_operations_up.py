@@ -3,110 +3,27 @@
 from __future__ import annotations
 
 import http.server
-import json
+import io
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from loop_workspace import SETTINGS
+from running import Up, until, workspace_up
 
-from sarflood.operations.parts import Ports, Site, marked
+from sarflood.operations.parts import RUN_MARK, marked
 from sarflood.process import child_environment, git
-from sarflood.promotion.registry import versions
-from sarflood.serving.server import free_port
-from sarflood.setup import make_workspace
-from sarflood.workspace import Workspace
+from sarflood.promotion.registry import assign_production, versions
+from sarflood.serving.access import bearer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PARTS = ("pages", "serve", "server", "watch", "worker")
-
-
-@dataclass
-class Up:
-    """A workspace that is up."""
-
-    workspace: Workspace
-    sources: Path
-    ports: Ports
-    told: list[str]
-
-    @property
-    def site(self) -> Site:
-        return Site(self.workspace)
-
-    def sarflood(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sarflood.cli", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=self.workspace.root,
-            env=child_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def up(self) -> None:
-        ports = self.ports
-        ran = self.sarflood(
-            *("up", "--prefect-port", ports.prefect),
-            *("--serve-port", ports.serve, "--reports-port", ports.reports),
-        )
-        assert ran.returncode == 0, ran.stderr
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.sarflood("status", "--json").stdout)
-        return found
-
-    def api(self) -> httpx.Client:
-        user, _, token = self.site.auth().partition(":")
-        url = f"http://127.0.0.1:{self.ports.prefect}/api"
-        return httpx.Client(base_url=url, auth=(user, token), timeout=30)
-
-    def ask(self, what: str, query: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        with self.api() as client:
-            answer = client.post(f"/{what}/filter", json=query or {})
-            answer.raise_for_status()
-            rows: list[dict[str, Any]] = answer.json()
-        return rows
-
-    def runs(self, flow: str) -> list[dict[str, Any]]:
-        ids = [row["id"] for row in self.ask("flows") if row["name"] == flow]
-        found = self.ask("flow_runs", {"sort": "START_TIME_ASC"})
-        return [row for row in found if row["flow_id"] in ids and row["start_time"]]
-
-    def simulate(self, name: str, seed: int) -> Path:
-        folder = self.sources / name
-        ran = self.sarflood("simulate", folder, "--event", name, "--seed", seed, "--size", 1536)
-        assert ran.returncode == 0, ran.stderr
-        return folder
-
-    def served(self) -> str | None:
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{self.ports.serve}/model", timeout=5)
-        except httpx.TransportError:
-            return None
-        return str(answer.json()["version"]) if answer.status_code == 200 else None
-
-    def processes(self) -> dict[str, int]:
-        return {row["name"]: row["pid"] for row in self.status()["parts"]}
-
-
-def until(true: Callable[[], Any], what: str, within_s: float = 300) -> Any:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.3)
-    pytest.fail(f"not within {within_s:g} s: {what}")
 
 
 @pytest.fixture(scope="module")
@@ -122,27 +39,14 @@ def up() -> Iterator[Up]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with (
-        tempfile.TemporaryDirectory(prefix="sarflood-up-") as name,
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver,
-    ):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
-        root = Path(name)
-        workspace = make_workspace(root / "workspace")
-        text = workspace.params.read_text("utf-8")
-        for old, new in SETTINGS.items():
-            assert old in text
-            text = text.replace(old, new)
-        workspace.params.write_text(text, "utf-8")
-        git(workspace.root, "commit", "--quiet", "-am", "Small and quick")
-        ports = Ports(free_port(), free_port(), free_port())
-        found = Up(workspace, root, ports, told)
         try:
-            found.up()
-            _notify(found, receiver.server_port)
-            yield found
+            with workspace_up(SETTINGS) as found:
+                found.told = told
+                _notify(found, receiver.server_port)
+                yield found
         finally:
-            found.sarflood("down")
             receiver.shutdown()
 
 
@@ -182,7 +86,7 @@ def test_prefects_server_and_the_pages_ask_for_the_token(up: Up) -> None:
 def test_a_drop_becomes_an_event_a_retraining_and_a_version_that_serves(up: Up) -> None:
     made = up.simulate("one", 1)
     made.rename(up.workspace.inbox / "one")
-    until(lambda: up.runs("retrain"), "a retraining runs", 120)
+    until(lambda: up.runs("retrain"), "a retraining runs")
     until(lambda: up.served() == "v0.1.0", "v0.1.0 serves")
     assert (up.workspace.inbox / "done" / "one" / "scene.tif").is_file()
     first = up.runs("retrain")[0]
@@ -196,7 +100,20 @@ def test_a_drop_becomes_an_event_a_retraining_and_a_version_that_serves(up: Up) 
 
 
 def test_people_are_told_of_a_promotion(up: Up) -> None:
-    until(lambda: any("sarflood.model.promoted" in text for text in up.told), "a message", 60)
+    assert "gate passed" in up.message("sarflood.model.promoted")
+
+
+def test_a_run_leads_to_the_page_of_its_bundle(up: Up) -> None:
+    found = {row["key"]: row["data"] for row in up.ask("artifacts")}
+    address = f"http://127.0.0.1:{up.ports.reports}/bundles/v0.1.0"
+    assert address in found["bundle-v0-1-0-page"]
+    assert httpx.get(address).status_code == 401
+    auth = httpx.BasicAuth("sarflood", up.site.token())
+    page = httpx.get(address, auth=auth).text
+    assert "flood-unet:v0.1.0" in page
+    assert "Known weaknesses" in page, "the model card"
+    assert "src/package/weights.safetensors" in page
+    assert httpx.get(address.replace("v0.1.0", "v9.9.9"), auth=auth).status_code == 404
 
 
 def test_a_bad_drop_is_refused_with_its_reason_and_others_go_on(up: Up) -> None:
@@ -207,7 +124,7 @@ def test_a_bad_drop_is_refused_with_its_reason_and_others_go_on(up: Up) -> None:
     until(reason.exists, "the reason", 120)
     assert "layout" in reason.read_text()
     assert up.status()["refused"] == 1
-    until(lambda: any("sarflood.event.refused" in text for text in up.told), "a message", 60)
+    assert "layout" in up.message("sarflood.event.refused")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -220,25 +137,65 @@ def test_a_part_that_is_killed_comes_back(up: Up, part: str) -> None:
         until(lambda: up.served() == "v0.1.0", "v0.1.0 serves again")
 
 
-def test_a_run_cancelled_by_a_person_ends_its_training(up: Up) -> None:
+def test_a_drift_of_what_is_mapped_is_told_and_starts_a_retraining(up: Up) -> None:
+    images = np.load(up.workspace.events / "one" / "images.npy", mmap_mode="r")[:8]
+    body = io.BytesIO()
+    np.save(body, (images + np.float16(8)).astype(np.float16))
+    url = f"http://127.0.0.1:{up.ports.serve}/predict/patches"
+    headers = bearer(up.site.token())
+    httpx.post(url, content=body.getvalue(), headers=headers, timeout=120).raise_for_status()
+    up.start("monitor/monitor")
+    assert "population stability index" in up.message("sarflood.drift.detected")
+    until(lambda: len(up.runs("retrain")) == 2, "a retraining runs")
+    until(up.idle, "it ends")
+    assert up.runs("retrain")[1]["state"]["name"] == "Nothing new"
+
+
+@pytest.fixture
+def long_training(up: Up) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """A retraining that works for long, and the processes of its training."""
     text = up.workspace.params.read_text("utf-8")
     long = text.replace("epochs: 3 ", "epochs: 500 ").replace("seed: 0", "seed: 1")
     assert long != text
     up.workspace.params.write_text(long)
     git(up.workspace.root, "commit", "--quiet", "-am", "A long training")
-    run = _start(up, "retrain/retrain")
-    training = until(lambda: _trainings(up), "a training")
-    with up.api() as client:
-        state = {"type": "CANCELLING", "name": "Cancelling"}
-        client.post(f"/flow_runs/{run}/set_state", json={"state": state}).raise_for_status()
-    _, alive = psutil.wait_procs(training, timeout=30)
-    assert not alive, "the training goes on"
-    until(lambda: _state(up, run) == "CANCELLED", "the run is cancelled", 60)
+    run = up.start("retrain/retrain")
+    yield run, until(up.trainings, "a training")
     up.workspace.params.write_text(text)
     git(up.workspace.root, "commit", "--quiet", "-am", "A short one again")
 
 
+Long = tuple[str, list[psutil.Process]]
+
+
+def test_a_run_whose_process_is_killed_ends_with_its_training_and_is_told(
+    up: Up, long_training: Long
+) -> None:
+    run, training = long_training
+    for process in marked(up.workspace):
+        with suppress(psutil.NoSuchProcess):
+            if process.environ().get(RUN_MARK) == run and "prefect" in " ".join(process.cmdline()):
+                process.kill()
+    until(lambda: up.state(run) == "CRASHED", "the run is marked", 60)
+    _, alive = psutil.wait_procs(training, timeout=60)
+    assert not alive, "the training goes on"
+    assert "SIGKILL" in up.message("prefect.flow-run.Crashed retrain")
+
+
+def test_a_run_cancelled_by_a_person_ends_its_training_and_frees_its_slot(
+    up: Up, long_training: Long
+) -> None:
+    run, training = long_training
+    up.cancel(run)
+    _, alive = psutil.wait_procs(training, timeout=10)
+    assert not alive, "the training goes on"
+    until(lambda: up.state(run) == "CANCELLED", "the run is cancelled", 60)
+
+
 def test_after_all_was_killed_up_goes_on_and_loses_no_event(up: Up) -> None:
+    text = up.workspace.params.read_text("utf-8")
+    up.workspace.params.write_text(text.replace("iou: {min: 0.05}", "iou: {min: 0.999}"), "utf-8")
+    git(up.workspace.root, "commit", "--quiet", "-am", "A gate that nothing passes")
     made = [up.simulate(name, seed) for seed, name in ((2, "two"), (3, "three"))]
     for folder in made:
         folder.rename(up.workspace.inbox / folder.name)
@@ -253,15 +210,24 @@ def test_after_all_was_killed_up_goes_on_and_loses_no_event(up: Up) -> None:
         newest = versions(up.workspace)[0]
         return set(newest.events) == {"one", "two", "three"}
 
-    until(all_seen, "a version that knows all events", 600)
-    work = ("RUNNING", "PENDING")
-    until(
-        lambda: not [row for row in up.ask("flow_runs") if row["state_type"] in work],
-        "no run is left of what was killed",
-    )
+    until(all_seen, "a version that knows all events", 1800)
+    until(up.idle, "no run is left of what was killed")
     log = git(up.workspace.root, "log", "--format=%s")
     for name in ("one", "two", "three"):
         assert sum(f"Ingest event {name}" in line for line in log.splitlines()) == 1
+
+
+def test_people_are_told_of_a_refused_candidate(up: Up) -> None:
+    assert "needs at least 0.999" in up.message("sarflood.model.refused")
+    assert up.served() == "v0.1.0"
+
+
+def test_people_are_told_of_a_rollback(up: Up) -> None:
+    assign_production(up.workspace, versions(up.workspace)[0].version, "As if it had passed")
+    ran = up.sarflood("rollback", "--reason", "sees water on runways")
+    assert ran.returncode == 0, ran.stderr
+    assert "sees water on runways" in up.message("sarflood.model.rolled-back")
+    assert sum("sarflood.model.promoted" in text for text in up.told) == 1
 
 
 def test_no_log_has_the_token(up: Up) -> None:
@@ -278,24 +244,3 @@ def test_down_leaves_nothing_behind(up: Up) -> None:
     assert up.served() is None
     again = up.sarflood("down")
     assert "was not up" in again.stdout.replace("\n", " ")
-
-
-def _start(up: Up, deployment: str) -> str:
-    with up.api() as client:
-        found = client.get(f"/deployments/name/{deployment}").json()["id"]
-        answer = client.post(f"/deployments/{found}/create_flow_run", json={})
-        answer.raise_for_status()
-    return str(answer.json()["id"])
-
-
-def _state(up: Up, run: str) -> str:
-    with up.api() as client:
-        return str(client.get(f"/flow_runs/{run}").json()["state_type"])
-
-
-def _trainings(up: Up) -> list[psutil.Process]:
-    return [
-        process
-        for process in marked(up.workspace)
-        if "sarflood.stages.train" in " ".join(process.cmdline()) and "python" in process.name()
-    ]

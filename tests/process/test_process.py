@@ -9,7 +9,8 @@ import pytest
 
 from sarflood.errors import SarfloodError
 from sarflood.files import replacing, write_json
-from sarflood.process import clear_git_locks, git, run, running
+from sarflood.process import clear_git_locks, git, orphans, run, running
+from sarflood.workspace import Workspace
 
 SPAWN_AND_WAIT = (
     "import subprocess, sys, time\n"
@@ -26,9 +27,20 @@ def test_output_is_streamed_and_returned(tmp_path: Path) -> None:
     assert text == "a\nb"
 
 
+@pytest.mark.parametrize("own", [None, "5"])
+def test_children_share_the_cores_unless_one_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if own:
+        monkeypatch.setenv("GOMP_SPINCOUNT", own)
+    code = "import os; print(os.environ['GOMP_SPINCOUNT'])"
+    assert run([sys.executable, "-c", code], tmp_path) == (own or "1000")
+
+
 def test_a_failure_names_the_command_the_code_and_the_last_lines(tmp_path: Path) -> None:
-    code = "import sys; print('disk full'); sys.exit(7)"
-    with pytest.raises(SarfloodError, match=r"ended with code 7:\ndisk full"):
+    code = "import sys; print('writing'); print('disk full\\n'); sys.exit(7)"
+    with pytest.raises(SarfloodError, match=r"ended with code 7: disk full\n  writing$"):
         run([sys.executable, "-c", code], tmp_path)
 
 
@@ -40,6 +52,46 @@ def test_leaving_the_block_ends_the_child_and_its_children(tmp_path: Path) -> No
     assert process.returncode is not None
     _, alive = psutil.wait_procs([grandchild], timeout=10)
     assert not alive
+
+
+OWNER_AND_CHILD = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from sarflood.process import running\n"
+    "with running([sys.executable, '-c', sys.argv[1]], Path.cwd()) as process:\n"
+    "    print(process.pid, process.stdout.readline(), flush=True)\n"
+    "    process.wait()\n"
+)
+
+
+def test_what_a_killed_command_has_left_at_work_is_found_and_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWNER_AND_CHILD, SPAWN_AND_WAIT]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout
+        left = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
+        assert orphans(tmp_path) == [], "its owner lives"
+        owner.kill()
+    assert len(left) == 2
+    assert set(orphans(tmp_path)) == set(left)
+    assert orphans(tmp_path / "another") == []
+    Workspace(tmp_path).clear(print)
+    assert not any(process.is_running() for process in left)
+
+
+def test_it_is_left_alone_while_another_command_works_there(tmp_path: Path) -> None:
+    said: list[str] = []
+    command = [sys.executable, "-c", OWNER_AND_CHILD, SPAWN_AND_WAIT]
+    with Workspace(tmp_path).exclusive(print):
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as owner:
+            assert owner.stdout
+            owner.stdout.readline()
+            owner.kill()
+        Workspace(tmp_path).clear(said.append)
+        assert len(orphans(tmp_path)) == 2
+    with Workspace(tmp_path).exclusive(said.append):
+        assert orphans(tmp_path) == []
+    assert all("left by a command that was killed" in line for line in said)
+    assert len(said) == 2
 
 
 def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path) -> None:

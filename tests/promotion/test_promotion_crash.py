@@ -17,7 +17,7 @@ from bench.crash import Harness, harness
 from sarflood.process import child_environment, git
 from sarflood.promotion.registry import versions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")

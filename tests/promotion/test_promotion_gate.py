@@ -7,9 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarflood.evaluation.pooled import BORDERS, COUNTS, METHODS
+from sarflood.evaluation.pooled import BORDERS, COUNTS, METHODS, figures
 from sarflood.params import ChampionParams, GateParams, Limit, ServingParams
-from sarflood.promotion.gate import Champion, Check, Scored, Verdict, judge, judge_bundle
+from sarflood.promotion.gate import (
+    Champion,
+    Check,
+    Scored,
+    Verdict,
+    comparison,
+    judge,
+    judge_bundle,
+)
 
 PARAMS = GateParams(
     overall={"iou": Limit(min=0.7)},
@@ -17,12 +25,26 @@ PARAMS = GateParams(
     slices={},
     max_dry_false_alarms=0.01,
     champion=ChampionParams(margin=0.01, confidence=0.95, min_gain=0.0, may_forget=()),
+    shadow=None,
 )
 REPORTS = {"data validated": {"passed": True}, "no split leak": {"passed": True}}
 SERVING = ServingParams(
-    max_megabytes=16, max_megapixels=1, ready_within_s=10, patch_within_s=1, max_memory_gib=1
+    max_megabytes=16,
+    max_megapixels=1,
+    max_seconds=60,
+    ready_within_s=10,
+    patch_within_s=1,
+    max_memory_gib=1,
+    engine="auto",
 )
-ANSWERED = {"ready_s": 5.0, "patch_s": 0.1, "memory_gib": 0.5, "equal_share": 1.0, "patches": 4}
+ANSWERED = {
+    "ready_s": 5.0,
+    "patch_s": 0.1,
+    "memory_gib": 0.5,
+    "rounded": False,
+    "equal_share": 1.0,
+    "patches": 4,
+}
 
 
 def patches(right: float, number: int = 40, event: str = "a", seed: int = 0) -> pd.DataFrame:
@@ -269,6 +291,43 @@ class TestAgainstTheChampion:
         assert failed(verdict(changed, scored())) == [name]
         stated = champion_params(may_forget=("c",))
         assert verdict(scored(trained_on="a"), scored(trained_on="ac"), params=stated).passed
+
+
+class TestComparison:
+    def shown(self, ours: pd.DataFrame, other: Scored | str | None) -> list[dict[str, Any]]:
+        events = {str(name): figures(rows) for name, rows in ours.groupby("event")}
+        evaluation = {"test": figures(ours), "events": events}
+        found = verdict(scored(ours, "".join(events), metrics=evaluation), other)
+        return comparison(found.as_metrics(), evaluation)
+
+    def test_both_stand_side_by_side_on_all_patches_and_on_each_event(self) -> None:
+        def both(first: float, second: float) -> pd.DataFrame:
+            other = patches(second, 12, "b", 1).assign(block=np.arange(12) // 2 + 100)
+            return pd.concat([patches(first), other], ignore_index=True)
+
+        ours, theirs = both(0.85, 0.7), both(0.8, 0.75)
+        rows = self.shown(ours, scored(theirs, trained_on="a"))
+        assert [row["test patches of"] for row in rows] == [
+            "all test patches",
+            "event a",
+            "event b",
+            "new: b",
+        ]
+        for row, event in zip(rows, ("ab", "a", "b", "b"), strict=True):
+            for name, table in (("candidate", ours), ("champion", theirs)):
+                expected = figures(table[table["event"].isin(list(event))])["iou"]
+                assert row[name] == pytest.approx(expected)
+            assert row["difference"] == pytest.approx(row["candidate"] - row["champion"])
+        assert [row["verdict"] for row in rows] == ["passed", "passed", "refused", "refused"]
+        assert rows[1]["note"] == "better"
+        assert rows[2]["surely"] == "-0.0500 to -0.0500"
+
+    def test_of_a_champion_that_could_not_be_scored_the_reason_is_said(self) -> None:
+        (row,) = self.shown(patches(0.8), "its bands are others")
+        assert (row["champion"], row["note"]) == (None, "its bands are others")
+
+    def test_there_is_none_without_a_champion(self) -> None:
+        assert self.shown(patches(0.8), None) == []
 
 
 class TestBundle:

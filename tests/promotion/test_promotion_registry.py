@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,7 @@ def workspace(tmp_path: Path) -> Workspace:
     git(tmp_path, "init", "--quiet", "--initial-branch", "main")
     git(tmp_path, "config", "user.name", "test")
     git(tmp_path, "config", "user.email", "test@localhost")
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", tmp_path)
     return Workspace(tmp_path)
 
 

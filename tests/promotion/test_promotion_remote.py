@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from tiny import write_package
 
-from sarflood.errors import SarfloodError
+from sarflood.errors import InputError, NetworkError, SarfloodError
 from sarflood.files import sha256, write_json, write_text
 from sarflood.model import WEIGHTS
 from sarflood.model.package import load_model
@@ -50,6 +50,8 @@ def make_workspace(folder: Path, remote: str) -> Workspace:
     git(root, "config", "user.email", "test@localhost")
     dvc(root, "init", "--quiet")
     dvc(root, "remote", "add", "--quiet", "--default", "storage", remote)
+    if "://" not in remote:
+        Path(remote).mkdir()
     place.model.parent.mkdir()
     package = write_package(place.model)
     dvc(root, "add", "--quiet", str(package / WEIGHTS), str(package / "recorded.npz"))
@@ -97,7 +99,7 @@ Spoil = Callable[[Path], object]
             lambda path: path.write_bytes(path.read_bytes()[:100]),
             "recorded.npz is damaged in the DVC remote",
         ),
-        (Path.unlink, "is the DVC remote reachable"),
+        (Path.unlink, "is all there that it should have"),
     ],
     ids=["truncated", "gone"],
 )
@@ -127,6 +129,7 @@ def test_a_version_is_not_made_of_what_the_remote_holds_damaged(tmp_path: Path) 
 
 def test_without_its_remote_no_version_is_made(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, str(tmp_path / "remote"))
+    (tmp_path / "remote").rmdir()
     (tmp_path / "remote").write_text("a file where the folder should be")
     with pytest.raises(SarfloodError, match="dvc push"):
         record_candidate(workspace, "First")
@@ -135,9 +138,55 @@ def test_without_its_remote_no_version_is_made(tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_not_there_is_refused(s3: ThreadedMotoServer, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "s3://nowhere/models")
-    with pytest.raises(SarfloodError, match="dvc push"):
+    with pytest.raises(SarfloodError, match=r"dvc push.*bucket does not exist") as caught:
+        record_candidate(workspace, "First")
+    assert not isinstance(caught.value, NetworkError), "another try does not help"
+    assert versions(workspace) == []
+
+
+def test_a_server_that_does_not_answer_is_worth_another_try(
+    s3: ThreadedMotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    workspace = make_workspace(tmp_path, f"s3://{BUCKET}/models")
+    host, port = s3.get_host_and_port()
+    s3.stop()
+    with pytest.raises(NetworkError, match=rf"{BUCKET}/models does not answer.*:{port}"):
         record_candidate(workspace, "First")
     assert versions(workspace) == []
+    again = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    again.start()
+    try:
+        version = record_candidate(workspace, "First")
+        other = elsewhere(workspace)
+        assert fetched(other, version) == version.weights
+    finally:
+        again.stop()
+    shutil.rmtree(other.cache)
+    shutil.rmtree(other.root / ".dvc" / "cache", ignore_errors=True)
+    with pytest.raises(NetworkError, match=r"fetching its model package.*does not answer"):
+        fetch_version(other, version)
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    workspace = make_workspace(tmp_path, str(remote))
+    remote.rename(tmp_path / "unmounted")
+    with pytest.raises(NetworkError, match="remote is not there; mount its disk"):
+        record_candidate(workspace, "First")
+    assert not remote.exists()
+    (tmp_path / "unmounted").rename(remote)
+    version = record_candidate(workspace, "First")
+    remote.rename(tmp_path / "unmounted")
+    with pytest.raises(NetworkError, match="remote is not there"):
+        fetch_version(elsewhere(workspace), version)
+
+
+def test_without_a_remote_its_remedy_is_named(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, str(tmp_path / "remote"))
+    dvc(workspace.root, "remote", "remove", "storage")
+    with pytest.raises(InputError, match="dvc remote add"):
+        record_candidate(workspace, "First")
 
 
 def _spoil(remote: Path, spoil: Spoil) -> None:

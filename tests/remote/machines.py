@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -238,6 +239,7 @@ def make_workspace(root: Path, dask: str | None) -> Workspace:
     shutil.copy(ROOT / ".gitignore", root)
     dvc(root, "init", "--quiet")
     dvc(root, "remote", "add", "--quiet", "--local", "--default", "storage", f"{root}-remote")
+    Path(f"{root}-remote").mkdir()
     (place.cache / "versions").mkdir(parents=True)
     package = write_package(place.cache / "versions" / "v0.1.0")
     write_json(place.metrics / "evaluation.json", {"test": {"iou": 0.8}})
@@ -263,7 +265,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         if path.is_file() and not path.name.startswith("."):
             told = path.read_bytes()
             if path.name == "summary.json":
-                lines = told.splitlines()
-                told = b"\n".join(line for line in lines if b'"seconds"' not in line)
+                told = json.dumps({**json.loads(told), "seconds": 0}).encode()
             found[str(path.relative_to(folder))] = told
     return found

@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import rasterio
 import torch
 from distributed import get_task_stream
+from item_site import serving, write_item
 from machines import Cluster, Machine, bridged, contents, make_workspace, set_dask, until
 from tiny import speckle, write_scene
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from sarflood.cli.console import app
 from sarflood.files import write_text
 from sarflood.ingest.ingest import Said, ingest_event
+from sarflood.mapping.series import FILES
 from sarflood.params import load_params
 from sarflood.process import git
 from sarflood.sources.simulate import simulate_event
@@ -39,6 +42,9 @@ class Setting:
             write_scene(folder / f"scene{n}.tif", speckle(2, 500, 400, n), ("VV", "VH"))
             for n in range(4)
         ]
+        for day, path in enumerate(self.scenes, start=1):
+            with rasterio.open(path, "r+") as scene:
+                scene.update_tags(ACQUIRED=f"2019-03-0{day}T16:10:00Z")
         self.source = folder / "source"
         simulate_event(self.source, seed=3, size=1536)
 
@@ -85,12 +91,16 @@ class TestLoopback:
         expected = loopback.expected_maps()
         for name, address in (("dask", cluster.address), ("threads", None)):
             set_dask(place, address)
-            words = ("map", *loopback.scenes, "--out", loopback.folder / name)
+            words = ("map", *loopback.scenes, "--out", loopback.folder / name, "--series")
             code, out, err = cluster.ran(place, *words)
             assert code == 0, err
             assert "Still processing items" not in err, "GTO was imported within the flow"
             assert all(row["new"] for row in json.loads(out).values())
-            assert contents(loopback.folder / name) == expected
+            found = contents(loopback.folder / name)
+            series = [found.pop(file) for file in FILES.values()]
+            (course,) = json.loads(series[0])["zones"]
+            assert [point["scene"] for point in course["points"]] == sorted(json.loads(out))
+            assert found == expected
         again = cluster.ran(place, *words)
         assert not any(row["new"] for row in json.loads(again[1]).values())
         runs = [run["state"]["name"] for run in cluster.runs("flow_runs") if run["flow_id"]]
@@ -109,6 +119,22 @@ class TestLoopback:
         assert "Traceback" not in err
         assert {path.name for path in out.iterdir()} == {"scene0", ".mapping.lock"}
         assert "Partly" in [run["state"]["name"] for run in loopback.cluster.runs("flow_runs")]
+
+    def test_items_of_a_server_that_breaks_off_once_are_brought(self, loopback: Setting) -> None:
+        set_dask(loopback.workspace, loopback.cluster.address)
+        site, out = loopback.folder / "site", loopback.folder / "items"
+        for number in range(2):
+            write_item(site / str(number), speckle(2, 500, 400, number), f"item{number}")
+        breaks = {"/1/scene_vh.tif"}
+        with serving(site, [], breaks) as address:
+            items = [f"{address}/{number}/item.json" for number in range(2)]
+            code, _, err = loopback.cluster.ran(loopback.workspace, "map", *items, "--out", out)
+        assert code == 0, err
+        assert not breaks
+        expected = loopback.expected_maps()
+        for number in range(2):
+            found = (out / f"item{number}" / "flood.tif").read_bytes()
+            assert found == expected[f"scene{number}/flood.tif"]
 
     def test_an_event_has_the_same_bytes(self, loopback: Setting) -> None:
         cluster, place = loopback.cluster, loopback.workspace
@@ -160,7 +186,9 @@ class TestMachines:
             scene.stem for scene in network.scenes
         }
         states = {run["name"]: run["state"]["name"] for run in cluster.runs("task_runs")}
-        assert states == {f"map {scene.stem}": "Completed" for scene in network.scenes}
+        kinds = ("look at {}", "map {}, part 0", "write {}")
+        names = {kind.format(scene.stem) for scene in network.scenes for kind in kinds}
+        assert states == dict.fromkeys({"fetch v0.1.0", *names}, "Completed")
 
     def test_a_worker_that_dies_while_it_reads_loses_nothing(self, network: Setting) -> None:
         cluster, place = network.cluster, network.workspace

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +14,29 @@ import numpy as np
 import pytest
 import rasterio
 from fastapi.testclient import TestClient
-from tiny import speckle, tiny_model, write_scene
+from scipy.ndimage import label
+from tiny import UTM, by_torch, full_disk, mapped, naming_a_grid, speckle, tiny_model, write_scene
 
 from sarflood.mapping.patches import map_patches
-from sarflood.mapping.scene import map_scene
 from sarflood.monitoring.journal import Journal, read_journal
 from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.served import BundleInfo, Served
 
 LIMITS = ServingParams(
-    max_megabytes=16, max_megapixels=1, ready_within_s=60, patch_within_s=5, max_memory_gib=4
+    max_megabytes=16,
+    max_megapixels=1,
+    max_seconds=60,
+    ready_within_s=60,
+    patch_within_s=5,
+    max_memory_gib=4,
+    engine="auto",
 )
 
 
 @pytest.fixture
 def served() -> Served:
-    return Served(tiny_model(), BundleInfo(version="v0.1.0", serving=LIMITS))
+    return Served(by_torch(tiny_model()), BundleInfo(version="v0.1.0", serving=LIMITS))
 
 
 @pytest.fixture
@@ -69,39 +78,96 @@ def assert_refused(response: httpx.Response, status: int, message: str) -> None:
 
 
 class TestPredict:
-    """The three answers are those of `map_scene`, as `sarflood map` writes them."""
+    """The answers are those of `map_scene`, as `sarflood map` writes them."""
 
     def test_figures_are_the_default(self, client: TestClient, served: Served, scene: Path) -> None:
         answer = post(client, scene.read_bytes())
         assert answer.headers["content-type"] == "application/json"
-        expected = map_scene(served.model, scene)
-        assert answer.json()["flooded_km2"] == pytest.approx(expected.flooded_km2, abs=1e-6)
-        assert answer.json()["version"] == "v0.1.0"
+        expected, found = mapped(served.model, scene), answer.json()
+        assert found["flooded_km2"] == pytest.approx(expected.result.flooded_km2, abs=1e-6)
+        assert found["version"] == "v0.1.0"
+        assert found["polygons"] == label(expected.mask == 1)[1] > 1
+        sure = np.nanmean(np.maximum(expected.percent, 100 - expected.percent)) / 100
+        assert found["confidence"] == pytest.approx(sure, abs=0.02)
+        assert found["outside_training_range"] is None
+        assert {"upload", "waiting for a turn", "all", "network"} <= found["seconds"].keys()
+
+    def test_what_lies_beyond_the_training_is_told(self, served: Served, tmp_path: Path) -> None:
+        image = speckle(2, 256, 256)
+        image[0, :64], image[1, -64:] = 10.0, -50.0
+        image[:, 64:128] = np.nan
+        known = replace(served, ranges={"vv": (-40.0, 5.0), "vh": (-40.0, 5.0)})
+        with TestClient(create_api(lambda: known)) as client:
+            figures = post(client, write_scene(tmp_path / "a.tif", image).read_bytes()).json()
+        assert figures["outside_training_range"] == pytest.approx(2 / 3, abs=0.01)
 
     def test_mask_as_geotiff(self, client: TestClient, served: Served, scene: Path) -> None:
         answer = post(client, scene.read_bytes(), "image/tiff")
         assert answer.headers["content-type"] == "image/tiff"
         with rasterio.MemoryFile(answer.content) as file, file.open() as mask:
-            expected = map_scene(served.model, scene)
-            assert (mask.crs, mask.transform) == (expected.crs, expected.transform)
+            expected = mapped(served.model, scene)
+            assert (mask.crs, mask.transform) == (expected.result.crs, expected.result.transform)
             assert np.array_equal(mask.read(1), expected.mask)
 
     def test_polygons_as_geojson(self, client: TestClient, served: Served, scene: Path) -> None:
         answer = post(client, scene.read_bytes(), "text/html, application/geo+json;q=0.9")
         assert answer.headers["content-type"] == "application/geo+json"
         areas = [item["properties"]["area_km2"] for item in answer.json()["features"]]
-        expected = map_scene(served.model, scene).flooded_km2
+        expected = mapped(served.model, scene).result.flooded_km2
         assert sum(areas) == pytest.approx(expected, rel=1e-3)
+
+    def test_probability_as_geotiff(self, client: TestClient, served: Served, scene: Path) -> None:
+        answer = post(client, scene.read_bytes(), "image/tiff; product=probability")
+        assert answer.headers["content-type"] == "image/tiff; product=probability"
+        with rasterio.MemoryFile(answer.content) as file, file.open() as percent:
+            expected = mapped(served.model, scene).percent
+            known = percent.read(1) != 255
+            assert np.array_equal(known, np.isfinite(expected))
+            assert np.array_equal(percent.read(1)[known], expected[known])
+            assert percent.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+    def test_a_file_for_each_polarisation(
+        self, client: TestClient, served: Served, scene: Path, tmp_path: Path
+    ) -> None:
+        with rasterio.open(scene) as both:
+            image = both.read()
+        image[0, 100, 100] = 0.0  # both bands are 0 dB where a swath has ended, one alone may be
+        files = {
+            f"scene_{name}": write_scene(tmp_path / f"{name}.tif", band[None]).read_bytes()
+            for name, band in zip(("vv", "vh"), image, strict=True)
+        }
+        answer = client.post("/predict", files=files, headers={"Accept": "image/tiff"})
+        with rasterio.MemoryFile(answer.content) as file, file.open() as mask:
+            whole = write_scene(tmp_path / "whole.tif", image)
+            assert np.array_equal(mask.read(1), mapped(served.model, whole).mask)
+
+    def test_a_file_for_each_polarisation_of_each_date(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        model, image = tiny_model(("vv", "vh", "vv_pre", "vh_pre")), speckle(4, 100, 100)
+        names = ("scene_vv", "scene_vh", "pre_vv", "pre_vh")
+        files = {
+            name: write_scene(tmp_path / f"{name}.tif", band[None]).read_bytes()
+            for name, band in zip(names, image, strict=True)
+        }
+        with TestClient(create_api(lambda: Served(by_torch(model), served.info))) as client:
+            answer = client.post("/predict", files=files, headers={"Accept": "image/tiff"})
+            del files["pre_vh"]
+            lacks = client.post("/predict", files=files)
+        with rasterio.MemoryFile(answer.content) as file, file.open() as mask:
+            whole = write_scene(tmp_path / "whole.tif", image)
+            assert np.array_equal(mask.read(1), mapped(model, whole).mask)
+        assert_refused(lacks, 422, "pre_vv.tif: no file for the band vh_pre")
 
     def test_with_the_scene_before(self, served: Served, tmp_path: Path) -> None:
         model, image = tiny_model(("vv", "vv_pre")), speckle(2, 100, 100)
         post_event = write_scene(tmp_path / "a.tif", image[:1], ("VV",))
         pre_event = write_scene(tmp_path / "b.tif", image[1:], ("VV",))
-        with TestClient(create_api(lambda: Served(model, served.info))) as client:
+        with TestClient(create_api(lambda: Served(by_torch(model), served.info))) as client:
             before = ("b.tif", pre_event.read_bytes())
             answer = post(client, post_event.read_bytes(), "image/tiff", pre=before)
         with rasterio.MemoryFile(answer.content) as file, file.open() as mask:
-            assert np.array_equal(mask.read(1), map_scene(model, post_event, pre_event).mask)
+            assert np.array_equal(mask.read(1), mapped(model, post_event, pre_event).mask)
 
 
 class TestRefusedScenes:
@@ -135,13 +201,25 @@ class TestRefusedScenes:
         answer = client.post("/predict", files={"pre": ("a.tif", scene.read_bytes())})
         assert_refused(answer, 422, "scene: missing")
 
+    def test_two_forms_of_one_date(self, client: TestClient, scene: Path) -> None:
+        both = post(client, scene.read_bytes(), scene_vh=("a.tif", scene.read_bytes()))
+        assert_refused(both, 422, "scene.tif, scene_vh.tif: the same date twice")
+
+    def test_a_polarisation_alone(self, client: TestClient, tmp_path: Path) -> None:
+        vh = write_scene(tmp_path / "vh.tif", speckle(1, 100, 100)).read_bytes()
+        alone = client.post("/predict", files={"scene_vh": ("a.tif", vh)})
+        assert_refused(alone, 422, "scene_vh.tif: no file for the band vv")
+
+    def test_no_answer_that_the_client_can_read(self, client: TestClient, scene: Path) -> None:
+        assert_refused(post(client, scene.read_bytes(), "text/html"), 406, "answers are")
+
     def test_an_unknown_field(self, client: TestClient, scene: Path) -> None:
         answer = post(client, scene.read_bytes(), post=("a.tif", scene.read_bytes()))
-        assert_refused(answer, 422, "post: unknown")
+        assert_refused(answer, 422, "'post': unknown")
 
     def test_a_field_twice(self, client: TestClient, scene: Path) -> None:
         twice = [("scene", ("a.tif", scene.read_bytes()))] * 2
-        assert_refused(client.post("/predict", files=twice), 422, "scene: twice")
+        assert_refused(client.post("/predict", files=twice), 422, "'scene': twice")
 
     # The form's parser leaves the unfinished file to the garbage collector.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -167,7 +245,43 @@ class TestRefusedScenes:
     def test_more_pixels_than_served(self, client: TestClient, tmp_path: Path) -> None:
         zeros = np.zeros((2, 1100, 1100), np.float32)
         path = write_scene(tmp_path / "large.tif", zeros)
-        assert_refused(post(client, path.read_bytes()), 422, "at most 1 megapixels")
+        assert_refused(post(client, path.read_bytes()), 413, "at most 1 megapixels")
+
+    def test_wider_than_served(self, client: TestClient, tmp_path: Path) -> None:
+        path = write_scene(tmp_path / "wide.tif", np.full((2, 1, 50_001), -9, np.float32))
+        assert_refused(post(client, path.read_bytes()), 413, "50001 pixels wide; at most 50,000")
+
+    def test_packed_to_do_harm(self, served: Served, tmp_path: Path) -> None:
+        path = tmp_path / "sparse.tif"
+        shape = {"height": 9000, "width": 9000, "count": 2, "dtype": "float32"}
+        with rasterio.open(
+            path, "w", driver="GTiff", crs="EPSG:32651", transform=UTM, sparse_ok=True, **shape
+        ):
+            pass
+        assert path.stat().st_size < 200_000
+        roomy = served.info.serving.model_copy(update={"max_megapixels": 100})
+        info = served.info.model_copy(update={"serving": roomy})
+        with TestClient(create_api(lambda: replace(served, info=info))) as client:
+            assert_refused(post(client, path.read_bytes()), 413, "times as large when it is unpa")
+
+    def test_a_grid_that_names_a_file_on_this_machine(
+        self, client: TestClient, tmp_path: Path
+    ) -> None:
+        canary = tmp_path / "grid.gsb"
+        canary.write_bytes(bytes(1000))
+        os.utime(canary, (0, 0))
+        named = naming_a_grid(tmp_path / "named.tif", canary)
+        assert_refused(post(client, named), 422, "scene.tif: its CRS names a file")
+        assert canary.stat().st_atime == 0
+
+    @pytest.mark.parametrize("charset", ["undefined", "idna", "utf-16", "unicode_escape", "zlib"])
+    def test_a_form_in_an_odd_code(self, client: TestClient, charset: str) -> None:
+        body = (
+            b'--x\r\nContent-Disposition: form-data; name="\xe9\\ud800"; filename=a\r\n\r\n'
+            b"II*\0\r\n--x--\r\n"
+        )
+        kind = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+        assert_refused(client.post("/predict", content=body, headers=kind), 422, "")
 
     @pytest.mark.parametrize("kept", [0.02, 0.5, 0.9])
     def test_a_damaged_file(self, client: TestClient, scene: Path, kept: float) -> None:
@@ -214,6 +328,12 @@ class TestPatches:
     def test_too_large(self, client: TestClient) -> None:
         body = npy(np.zeros((32, 2, 256, 256), np.float32))
         assert_refused(client.post("/predict/patches", content=body), 413, "more than 16 MB")
+
+    def test_nothing_else_is_taken_for_an_array(self, client: TestClient) -> None:
+        body = npy(np.zeros((1, 2, 256, 256), np.float32))
+        for kind in ("application/vnd.bentoml+pickle", "application/json", "image/tiff"):
+            answer = client.post("/predict/patches", content=body, headers={"Content-Type": kind})
+            assert_refused(answer, 415, f"of type '{kind}'; send what numpy.save writes")
 
     @pytest.mark.parametrize("body", [b"", b"[[1, 2]]", b"PK\x03\x04"])
     def test_another_format(self, client: TestClient, body: bytes) -> None:
@@ -296,9 +416,9 @@ class TestJournal:
 def test_more_areas_than_an_answer_may_hold(
     client: TestClient, scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sarflood.serving.app.MAX_POLYGONS", 0)
+    monkeypatch.setattr("sarflood.serving.answers.MAX_POLYGONS", 0)
     answer = post(client, scene.read_bytes(), "application/geo+json")
-    assert_refused(answer, 422, "wet areas, at most 0 are outlined; ask for image/tiff")
+    assert_refused(answer, 422, "more than 0 wet areas, which are not outlined; ask for image/tiff")
     assert post(client, scene.read_bytes(), "image/tiff").status_code == 200
 
 
@@ -311,5 +431,48 @@ def test_another_method_is_refused_as_all_else_is(client: TestClient) -> None:
 def test_the_model_says_what_it_is(client: TestClient) -> None:
     answer = client.get("/model").json()
     assert answer["version"] == "v0.1.0"
-    assert answer["model"]["bands"] == ["vv", "vh"]
+    assert answer["bands"] == answer["model"]["bands"] == ["vv", "vh"]
+    assert answer["threshold"] == 0.5
+    assert answer["stage"] is None
     assert answer["serving"]["max_megabytes"] == 16
+    assert answer["lineage"]["tag"] == "flood-unet@v0.1.0"
+    assert answer["lineage"]["trained_on"] == []
+
+
+class TestLimits:
+    """Time, places and the disk end; the service says so and goes on."""
+
+    def within(self, served: Served, max_seconds: float) -> Served:
+        limits = served.info.serving.model_copy(update={"max_seconds": max_seconds})
+        return replace(served, info=served.info.model_copy(update={"serving": limits}))
+
+    def test_a_scene_that_takes_too_long(self, served: Served, scene: Path) -> None:
+        late = served.model.probabilities
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(1.1)
+            return late(*arguments)
+
+        served.model.probabilities = slow  # type: ignore[method-assign, assignment]
+        with TestClient(create_api(lambda: self.within(served, 1.0))) as client:
+            assert_refused(post(client, scene.read_bytes()), 413, "not mapped within 1 s")
+
+    def test_a_full_disk(self, client: TestClient, tmp_path: Path) -> None:
+        scene = write_scene(tmp_path / "a.tif", speckle(2, 320, 300)).read_bytes()
+        assert len(scene) > 100_000
+        with full_disk():
+            answer = post(client, scene)
+        assert_refused(answer, 503, "the service: ")
+        assert post(client, scene).status_code == 200
+
+
+def test_answers_are_counted(client: TestClient, scene: Path) -> None:
+    def counted(name: str) -> float:
+        page = client.get("/metrics").text
+        lines = (line.split() for line in page.splitlines() if line.startswith(f"{name} "))
+        return sum(float(value) for _, value in lines)
+
+    before = counted("sarflood_images_total")
+    assert post(client, scene.read_bytes()).status_code == 200
+    assert counted("sarflood_images_total") == before + 1
+    assert counted("sarflood_wet_share_count") >= 1

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_package
+from tiny import change_recorded, write_package
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.files import write_json
-from sarflood.serving.recorded import check_answers, read_recorded
+from sarflood.mapping.recorded import Recorded, check_answers, read_recorded
 from sarflood.serving.served import load_served
 
 SERVING = {
     "max_megabytes": 16,
     "max_megapixels": 10,
+    "max_seconds": 60.0,
     "ready_within_s": 60.0,
     "patch_within_s": 5.0,
     "max_memory_gib": 4.0,
+    "engine": "auto",
 }
 
 
@@ -37,9 +39,9 @@ def test_a_package_that_answers_as_recorded_is_served(package: Path) -> None:
 
 
 def test_other_answers_than_recorded_are_refused(package: Path) -> None:
-    images, masks = read_recorded(package / "recorded.npz")
+    masks = read_recorded(package / "recorded.npz").masks
     masks[0, :60] = 1 - masks[0, :60]
-    np.savez(package / "recorded.npz", images=images, masks=masks)
+    change_recorded(package / "recorded.npz", masks=masks)
     with pytest.raises(SarfloodError, match=r"v0\.1\.0: \d+\.\d+% of the pixels are not as rec"):
         load_served(package)
 
@@ -62,8 +64,9 @@ def test_a_missing_or_damaged_file_is_named(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_byte_anywhere_among_the_recorded_is_named(package: Path) -> None:
     path = package / "recorded.npz"
-    images, masks = read_recorded(path)
-    np.savez_compressed(path, images=images[:1, :, ::8, ::8], masks=masks[:1, ::8, ::8])
+    found = read_recorded(path)
+    small = {name: array[:1, ..., ::8, ::8] for name, array in vars(found).items()}
+    np.savez_compressed(path, **small)
     content = path.read_bytes()
     generator = np.random.default_rng(0)
     for position in generator.integers(0, len(content), 300):
@@ -80,17 +83,18 @@ def test_a_damaged_byte_anywhere_among_the_recorded_is_named(package: Path) -> N
 
 
 def test_recorded_patches_of_other_bands_are_refused(package: Path) -> None:
-    images, masks = read_recorded(package / "recorded.npz")
-    np.savez(package / "recorded.npz", images=images[:, :1], masks=masks)
+    path = package / "recorded.npz"
+    change_recorded(path, images=read_recorded(path).images[:, :1])
     with pytest.raises(InputError, match=r"recorded\.npz: patches of 1 band.*needs vv, vh"):
         load_served(package)
 
 
 def test_a_pixel_in_a_thousand_may_tip() -> None:
-    recorded = np.zeros((1, 100, 100), np.uint8)
-    answered = recorded.copy()
+    masks = np.zeros((1, 100, 100), np.uint8)
+    recorded = Recorded(np.zeros((1, 1, 100, 100), np.float16), masks, masks)
+    answered = masks.copy()
     answered.flat[:10] = 1
-    assert check_answers(answered, recorded, "bundle") == 0.999
+    assert check_answers(answered, recorded, "bundle").equal_share == 0.999
     answered.flat[10] = 1
     with pytest.raises(SarfloodError, match=r"bundle: 0\.11% of the pixels"):
         check_answers(answered, recorded, "bundle")
@@ -98,7 +102,7 @@ def test_a_pixel_in_a_thousand_may_tip() -> None:
 
 def test_a_pickle_among_the_recorded_is_not_opened(package: Path) -> None:
     images = np.array([{"a": 1}], dtype=object)
-    np.savez(package / "recorded.npz", images=images, masks=images)
+    change_recorded(package / "recorded.npz", images=images)
     with pytest.raises(InputError, match="no recorded patches"):
         load_served(package)
 

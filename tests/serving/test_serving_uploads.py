@@ -6,9 +6,12 @@ import anyio
 import pytest
 from starlette.requests import Request
 
-from sarflood.serving.uploads import TooLargeError, received_patches, received_scenes
+from sarflood.errors import TooLargeError
+from sarflood.params import ServingParams
+from sarflood.serving.uploads import received_patches, received_scenes
 
 PIECE = 100_000
+LIMITS = ServingParams.model_construct(max_megabytes=1, max_megapixels=1, max_seconds=60.0)
 
 
 class Sender:
@@ -26,7 +29,7 @@ class Sender:
 
 def take_scenes(request: Request) -> None:
     async def take() -> None:
-        async with received_scenes(request, 1):
+        async with received_scenes(request, LIMITS):
             pytest.fail("was taken")
 
     anyio.run(take)
@@ -34,7 +37,7 @@ def take_scenes(request: Request) -> None:
 
 def take_patches(request: Request) -> None:
     async def take() -> None:
-        async with received_patches(request, 1, (2, 256, 256)):
+        async with received_patches(request, LIMITS, (2, 256, 256)):
             pytest.fail("was taken")
 
     anyio.run(take)

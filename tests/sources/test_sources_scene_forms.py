@@ -148,7 +148,7 @@ def test_points_are_no_mask(
     write_raster(tmp_path / "scene.tif", image(rng))
     geojson(tmp_path / "mask.geojson", outlines=[shapely.Point(301_000, 1_799_000)])
     reader = recognise(tmp_path)
-    with pytest.raises(BadSourceError, match="a mask is polygons"):
+    with pytest.raises(BadSourceError, match="polygons or multipolygons are needed"):
         list(reader.read(next(reader.items(tmp_path))))
 
 

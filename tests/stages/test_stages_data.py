@@ -159,8 +159,8 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
     validate(workspace)
     split(workspace)
     whole = Workspace(shutil.copytree(workspace.root, tmp_path / "whole"))
-    train(whole)
     command = [sys.executable, "-m", "sarflood.stages.train"]
+    subprocess.run(command, cwd=whole.root, capture_output=True, check=True)
     with subprocess.Popen(command, cwd=workspace.root, stderr=subprocess.PIPE, text=True) as killed:
         assert killed.stderr is not None
         for line in killed.stderr:

@@ -9,7 +9,15 @@ import sys
 from rich.markup import escape
 
 # Importing a module of verbs registers them, in the order in which `--help` shows them.
-from sarflood.cli import events, operations, studies, training, versions  # noqa: F401
+from sarflood.cli import (  # noqa: F401
+    events,
+    maps,
+    operations,
+    serving,
+    studies,
+    training,
+    versions,
+)
 from sarflood.cli.console import app, err
 from sarflood.errors import SarfloodError
 from sarflood.process import NO_TELEMETRY

@@ -48,6 +48,22 @@ def show(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None:
     out.print(table)
 
 
+def page_address(port: int, token: str, place: object) -> str:
+    """Return the address of the service's page, with the token on a terminal alone.
+
+    Args:
+        port: Where the service listens on the loopback.
+        token: What it asks for; "" for nothing.
+        place: Where the token is found, said where the output may go into a log.
+    """
+    address = f"http://127.0.0.1:{port}/"
+    if not token:
+        return f"{address} (asks for no token)"
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        return f"{address}#token={token}"
+    return f"{address} (token in {place})"
+
+
 def moment(seconds: int) -> str:
     """Return a time in seconds since 1970 as `2026-11-25 10:00:00 UTC`."""
     return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -80,3 +96,9 @@ def say_retrained(outcome: dict[str, Any]) -> None:
     if outcome["state"] == "Refused":
         raise GateRefusedError(f"{line}; the champion stays")
     out.print(line, highlight=False, soft_wrap=True)
+
+
+def from_here(path: Path) -> str:
+    """Return a path as seen from the current folder, if it lies in there."""
+    full, here = path.resolve(), Path.cwd()
+    return str(full.relative_to(here) if full.is_relative_to(here) else full)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sarflood.cli.console import AsJson, Where, app, err, out
+from sarflood.cli.console import AsJson, Where, app, err, out, page_address
 from sarflood.workspace import Workspace, find_workspace
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="On the loopback.")]
-READY_WITHIN_S = 180.0
+READY_WITHIN_S = 600.0  # 20 s where nothing else works
 
 
 @app.command()
@@ -28,7 +28,8 @@ def up(
 
     The parts are Prefect's server and worker, the watcher of the inbox, the service, and the pages
     of reports. One that dies is started again. What is dropped into `inbox/` becomes an event, and
-    each new event starts a retraining. Prefect's UI and the reports ask for user and token.
+    each new event starts a retraining. Prefect's UI and the reports ask for user and token,
+    the service for the token.
 
     Example: `sarflood up`, then `sarflood status`, and `sarflood down` in the end
     """
@@ -44,13 +45,14 @@ def up(
         site = bring_up(place, ports)
         wait_until_up(site, READY_WITHIN_S)
     user, _, _ = site.auth().partition(":")
+    page = page_address(serve_port, site.service_token(), site.token_place)
     out.print(
         f"{place.root} is up\n"
         f"  runs      http://127.0.0.1:{prefect_port}\n"
         f"  reports   http://127.0.0.1:{reports_port}\n"
-        f"  service   http://127.0.0.1:{serve_port}\n"
+        f"  service   {page}\n"
         f"  inbox     {place.inbox}\n"
-        f"  user {user}, token in {site.folder / 'token'}; logs in {site.folder}",
+        f"  user {user}, token in {site.token_place}; logs in {site.folder}",
         highlight=False,
         soft_wrap=True,
         markup=False,

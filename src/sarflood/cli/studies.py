@@ -126,7 +126,7 @@ def _study(
 ) -> None:
     from rich.progress import Progress
 
-    from sarflood.mapping.outputs import make_folder
+    from sarflood.mapping.folder import make_folder
     from sarflood.params import load_params
     from sarflood.sources.event import common_kind
     from sarflood.studies.results import markdown, write_results

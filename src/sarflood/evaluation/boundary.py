@@ -7,7 +7,6 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from sarflood.raster.patch import UNKNOWN, WET
 
@@ -100,5 +99,7 @@ def _border(wet: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool
 
 def _distances(border: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the distance of each pixel to the border, in pixels; meaningless without one."""
+    from scipy.ndimage import distance_transform_edt
+
     distances: NDArray[np.float64] = distance_transform_edt(~border)
     return distances

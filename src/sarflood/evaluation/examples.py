@@ -1,9 +1,10 @@
-"""Which test patches are shown in the report."""
+"""Which test patches are shown in the report, and beside a run."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+WORST = "worst.md"  # in `reports`: pictures of the worst of them
 EACH = 2
 WORTH_SHOWING = 0.01  # of a patch's labelled pixels that are wet or were called wet
 
@@ -20,12 +21,7 @@ def best_median_worst(patches: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The chosen rows, best first, each at most once, with their `place`: best, median or worst.
     """
-    share = patches[["tp", "fp", "fn"]].sum(axis=1) / patches[["tp", "fp", "fn", "tn"]].sum(axis=1)
-    scored = patches[patches["iou"].notna()]
-    telling = scored[share[scored.index] >= WORTH_SHOWING]
-    ranked = (scored if telling.empty else telling).sort_values(
-        ["iou", "id"], ascending=[False, True]
-    )
+    ranked = _telling(patches).sort_values(["iou", "id"], ascending=[False, True])
     middle = max((len(ranked) - EACH) // 2, 0)
     places = {
         "best": range(EACH),
@@ -40,3 +36,15 @@ def best_median_worst(patches: pd.DataFrame) -> pd.DataFrame:
     }
     order = sorted(chosen)
     return ranked.iloc[order].assign(place=[chosen[position] for position in order])
+
+
+def worst(patches: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Choose the test patches with the lowest IoU, the worst first; see `best_median_worst`."""
+    return _telling(patches).sort_values(["iou", "id"]).head(most)
+
+
+def _telling(patches: pd.DataFrame) -> pd.DataFrame:
+    share = patches[["tp", "fp", "fn"]].sum(axis=1) / patches[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    scored = patches[patches["iou"].notna()]
+    telling = scored[share[scored.index] >= WORTH_SHOWING]
+    return scored if telling.empty else telling

@@ -107,10 +107,10 @@ def reliability_curve(curve: pd.DataFrame) -> str:
     number.bar(curve["probability"], curve["pixels"], width=0.05, color="#E5E7EB")
     number.set(xlim=(0, 1), xlabel="probability", yscale="log")
     number.minorticks_off()
+    number.set_ylabel("pixels", color=GREY)
+    axes = number.twinx()  # which puts both scales where they are not wanted
     number.yaxis.tick_right()
     number.yaxis.set_label_position("right")
-    number.set_ylabel("pixels", color=GREY)
-    axes = number.twinx()
     axes.yaxis.tick_left()
     axes.yaxis.set_label_position("left")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from markdown_it import MarkdownIt
-
 _STYLE = """
 :root { --ink: #1f2933; --soft: #616e7c; --line: #e4e7eb; --blue: #0072b2; --ground: #f5f7fa; }
 * { box-sizing: border-box; }
@@ -49,13 +47,6 @@ figure > img { max-width: 100%; }
   margin-right: 6px; vertical-align: -1px; width: 12px; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
 """
-
-
-def from_markdown(text: str) -> str:
-    """Return Markdown as markup; markup in it stays text, and links lead to pages alone."""
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    shown: str = reader.render(text)
-    return shown
 
 
 def page(title: str, body: Iterable[str]) -> str:

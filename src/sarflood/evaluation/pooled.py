@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sarflood.evaluation.boundary import Borders
 from sarflood.evaluation.confusion import Counts
 from sarflood.evaluation.intervals import bootstrap
 from sarflood.params import WET_SHARES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METHODS = ("", "otsu_", "fitted_threshold_")  # prefixes of the figures; the model has none
 COUNTS = tuple(asdict(Counts()))

@@ -1,4 +1,4 @@
-"""Recorded examples: a few patches with the model's own answer, for a bundle to repeat."""
+"""What a bundle is checked and made with: patches with the model's own answers, and others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sarflood.files import replacing
 from sarflood.model.package import FloodModel
 from sarflood.patches.store import EventPatches
 
-RECORDED = 4
+RECORDED, CALIBRATION = 4, 8
 
 
 def write_recorded(
@@ -21,9 +21,10 @@ def write_recorded(
     """Write `recorded.npz`.
 
     It holds `images` (K, C, 256, 256) float16, in the model's bands and units with NaN for no data,
-    and `masks` (K, 256, 256) uint8, what the model answers: 0 dry, 1 wet, 255 no data. K is 4, or
-    fewer where there are fewer test patches: the two wettest patches, then those nearest to half
-    wet, half dry; the same ones for the same evaluation.
+    `masks` (K, 256, 256) uint8, what the model answers: 0 dry, 1 wet, 255 no data; and `truth`, the
+    masks of the events, likewise. K is 4, or fewer where there are fewer test patches: the two
+    wettest patches, then those nearest to half wet, half dry; the same ones for the same
+    evaluation.
 
     Args:
         path: Where to write.
@@ -32,16 +33,46 @@ def write_recorded(
         patches: `Evaluation.patches`.
     """
     by_id = {opened.event.id: opened for opened in events}
-    images = []
+    images, truth = [], []
     chosen = _choose(patches[patches["part"] == "test"])
     for event, position in zip(chosen["event"], chosen["position"], strict=True):
         opened = by_id[event]
         images.append(opened.images[position, model_bands(opened, model.manifest)])
+        if opened.masks is not None:
+            truth.append(opened.masks[position])
     stacked = np.stack(images)
+    masks = model.masks(model.probabilities(stacked))
     with replacing(path) as temporary:
-        np.savez_compressed(
-            temporary, images=stacked, masks=model.masks(model.probabilities(stacked))
-        )
+        np.savez_compressed(temporary, images=stacked, masks=masks, truth=np.stack(truth))
+
+
+def write_calibration(
+    path: Path, model: FloodModel, events: list[EventPatches], split: pd.DataFrame
+) -> None:
+    """Write `calibration.npz`: training patches that show what values a network has inside.
+
+    It holds `images` as `recorded.npz` does, up to 8 that are evenly spaced over the training
+    patches of all events.
+
+    Args:
+        path: Where to write.
+        model: The model.
+        events: The events that it was trained on.
+        split: A row a patch with `id` and `split`.
+    """
+    training = set(split.loc[split["split"] == "train", "id"])
+    rows = [
+        (opened, position)
+        for opened in events
+        for position in np.flatnonzero(opened.index["id"].isin(training))
+    ]
+    chosen = np.unique(np.linspace(0, len(rows) - 1, CALIBRATION).astype(np.int64))
+    images = [
+        opened.images[position, model_bands(opened, model.manifest)]
+        for opened, position in (rows[number] for number in chosen)
+    ]
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, images=np.stack(images))
 
 
 def _choose(patches: pd.DataFrame) -> pd.DataFrame:

@@ -12,9 +12,7 @@ from sarflood.evaluation import figures
 from sarflood.evaluation.data import DataChecks, data_section
 from sarflood.evaluation.evaluate import Evaluation
 from sarflood.evaluation.examples import WORTH_SHOWING, best_median_worst
-from sarflood.evaluation.inputs import backscatter, model_bands
 from sarflood.evaluation.markup import (
-    from_markdown,
     images,
     legend,
     note,
@@ -23,8 +21,10 @@ from sarflood.evaluation.markup import (
     table,
     tile,
 )
+from sarflood.evaluation.pictures import panel
 from sarflood.evaluation.pooled import WET_SHARE_TITLES
 from sarflood.files import write_text
+from sarflood.markdown import from_markdown
 from sarflood.model.inputs import channels
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.patches.store import EventPatches
@@ -257,7 +257,7 @@ def _patches(patches: pd.DataFrame, events: list[EventPatches], model: FloodMode
         opened, position = by_id[row["event"]], int(row["position"])
         shown.append(
             images(
-                _panel(opened, position, model),
+                panel(opened, position, model),
                 f"{row['place']}: {row['id']}, IoU {row['iou']:.3f}; {row['tp']:,} hits, "
                 f"{row['fp']:,} false alarms, {row['fn']:,} misses",
             )
@@ -270,19 +270,6 @@ def _patches(patches: pd.DataFrame, events: list[EventPatches], model: FloodMode
     return section(
         "Best, median and worst test patches", legend(colours), *shown, explained, kind="patches"
     )
-
-
-def _panel(opened: EventPatches, position: int, model: FloodModel) -> list[tuple[str, str]]:
-    bands = model_bands(opened, model.manifest)
-    image = opened.images[position : position + 1, bands]
-    scaling = model.scaling_of(opened.images[:, bands])
-    predicted = model.masks(model.probabilities(image, scaling))[0]
-    panel = [(figures.radar_image(backscatter(opened, position)), "radar, VV")]
-    if opened.masks is not None:
-        truth = opened.masks[position]
-        panel.append((figures.truth_image(truth), "truth"))
-        panel.append((figures.verdict_image(predicted, truth), "prediction"))
-    return panel
 
 
 def _card(text: str) -> str:

@@ -80,6 +80,7 @@ def ingest_event(
     on_progress: Progress | None = None,
     on_wait: Callable[[str], object] = LOG.warning,
     workers: Workers | None = None,
+    on_verdict: Callable[[Verdict], object] | None = None,
 ) -> Ingested:
     """Turn a source into `data/events/<id>`, refused patches into `data/quarantine/<id>`.
 
@@ -95,8 +96,10 @@ def ingest_event(
         on_progress: Is told the items done, those in all, and the patches so far, often.
         on_wait: Is told that another command has to end first.
         workers: Who reads and describes the patches; by default threads of this process.
+        on_verdict: Is told the verdict, also of an event that is then refused.
 
     Raises:
+        NetworkError: The source's server does not answer.
         InputError: The source is of no known layout, has no readable patch or contradicts what is
             said of it, the id is taken by an event of other content, accepted events with labels
             have other bands, units, labels or classes, or a worker does not see the source.
@@ -129,7 +132,9 @@ def ingest_event(
             reading = Reading(reader, facts, event, params.min_valid_share)
             refusals = reading.into(writer, list(items.values()), on_progress, workers)
         keep: Keep = "patch" if reader.by_windows else "files"
-        done, kept = _judge(workspace, read, source, event, items, refusals, params, keep)
+        done, kept = _judge(
+            workspace, read, source, event, items, refusals, params, keep, on_verdict
+        )
         known = _is_known(kept, target)
         warnings = () if known else likeness_warnings(workspace.events, kept)
         put_into_quarantine(workspace.quarantine / event_id, done.refusals, read)
@@ -227,6 +232,7 @@ def _judge(
     refusals: list[Refusal],
     params: ValidationParams,
     keep: Keep,
+    on_verdict: Callable[[Verdict], object] | None,
 ) -> tuple[_Judged, Path]:
     """Judge what was read; return the counts, and the folder with what is good alone.
 
@@ -240,6 +246,8 @@ def _judge(
         put_into_quarantine(quarantine, refusals, read)
         raise DataRefusedError(_no_patch(event.id, source, refusals))
     verdict = validate_table(index, bands=event.bands, units=event.units, params=params)
+    if on_verdict:
+        on_verdict(verdict)
     faults = copies_elsewhere(workspace.events, event.id, index) | verdict.reasons
     judged_bad = index["id"].isin(faults)
     refusals = refusals + [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sarflood.dvc_remote import push
 from sarflood.files import sha256, write_json
 from sarflood.process import dvc, git
 from sarflood.workspace import Workspace
@@ -17,11 +18,15 @@ def track_event(workspace: Workspace, event_id: str, message: str) -> bool:
 
     Returns:
         Whether there was something to commit.
+
+    Raises:
+        NetworkError: The DVC remote does not answer; nothing is committed then.
+        SarfloodError: Anything else is wrong with it.
     """
     root = workspace.root
     name = f"data/events/{event_id}"
     dvc(root, "add", "--quiet", name)
-    dvc(root, "push", "--quiet", f"{name}.dvc")
+    push(root, f"{name}.dvc")
     git(root, "add", "--", f"{name}.dvc")
     if not git(root, "diff", "--cached", "--name-only", "--", f"{name}.dvc").strip():
         return False

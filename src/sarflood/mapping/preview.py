@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sarflood.files import replacing
+from sarflood.mapping.look import WATER, stretched
 from sarflood.mapping.scene import SceneMap
-from sarflood.raster.areas import ELLIPSOID, to_lon_lat
+from sarflood.raster.areas import pixel_size_m
 from sarflood.raster.patch import WET
 
-_WATER, _NO_DATA, _INK = "#1f6feb", "#f1efe9", "#24292f"
+_NO_DATA, _INK = "#f1efe9", "#24292f"
 _OPACITY = 0.72
 
 
@@ -48,9 +49,10 @@ def write_preview(result: SceneMap, path: Path, *, version: str, scene: str) -> 
         va="center",
     )
     legend = f"{kind.lower()}     grey: {result.manifest.bands[0].upper()}     light: no data"
-    figure.text(0.03, 0.027, "■ ", color=_WATER, fontsize=12, va="center")
+    figure.text(0.03, 0.027, "■ ", color=WATER, fontsize=12, va="center")
     figure.text(0.052, 0.027, legend, color="#57606a", fontsize=9, va="center")
-    _draw_scale_bar(axes, _pixel_km(result) * result.backscatter_step, width, height)
+    cell_km = pixel_size_m(result.grid)[0] / 1000 * result.backscatter_step
+    _draw_scale_bar(axes, cell_km, width, height)
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", bbox_inches=None)
@@ -59,39 +61,23 @@ def write_preview(result: SceneMap, path: Path, *, version: str, scene: str) -> 
 def _picture(result: SceneMap) -> NDArray[np.float32]:
     """Return (h, w, 3) colours in [0, 1]."""
     values = result.backscatter
-    valid = np.isfinite(values)
-    low, high = np.percentile(values[valid], (1.0, 99.0)) if valid.any() else (0.0, 1.0)
-    grey = np.clip((np.nan_to_num(values) - low) / max(float(high - low), 1e-6), 0.0, 1.0)
-    picture = np.repeat(grey[:, :, None], 3, axis=2).astype(np.float32)
+    picture = np.repeat(stretched(values)[:, :, None], 3, axis=2)
     wet = _wet_share(result)[:, :, None] * _OPACITY
-    picture = picture * (1 - wet) + np.array(to_rgb(_WATER), np.float32) * wet
-    picture[~valid] = to_rgb(_NO_DATA)
+    picture = picture * (1 - wet) + np.array(to_rgb(WATER), np.float32) * wet
+    picture[~np.isfinite(values)] = to_rgb(_NO_DATA)
     return picture
 
 
 def _wet_share(result: SceneMap) -> NDArray[np.float32]:
     """Return the share of wet pixels in each cell of the thinned band, so that none is lost."""
     step, (height, width) = result.backscatter_step, result.backscatter.shape
-    padding = [
-        (0, full * step - have)
-        for full, have in zip((height, width), result.mask.shape, strict=True)
-    ]
-    wet = np.pad(result.mask == WET, padding)
-    cells = wet.reshape(height, step, width, step)
-    share: NDArray[np.float32] = cells.mean(axis=(1, 3), dtype=np.float32)
+    share = np.empty((height, width), np.float32)
+    for top, mask in result.mask.strips():
+        padding = [(0, -length % step) for length in mask.shape]
+        cells = np.pad(mask == WET, padding).reshape(-(-len(mask) // step), step, width, step)
+        row = top // step
+        share[row : row + len(cells)] = cells.mean(axis=(1, 3), dtype=np.float32)
     return share
-
-
-def _pixel_km(result: SceneMap) -> float:
-    """Return the width of a pixel in the middle of the scene, on the ellipsoid."""
-    height, width = result.mask.shape
-    transformer = to_lon_lat(result.crs)
-    left, right = (
-        transformer.transform(*(result.transform @ (width / 2 + shift, height / 2)))
-        for shift in (0, 1)
-    )
-    _, _, metres = ELLIPSOID.inv(*left, *right)
-    return float(metres) / 1000
 
 
 def _draw_scale_bar(axes: object, cell_km: float, width: int, height: int) -> None:

@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from sarflood.mapping.bands import SceneBands
-from sarflood.mapping.tiles import TILE
 from sarflood.model.inputs import BLOCK, Scaling, block_moments, local_scaling
 from sarflood.model.package import FloodModel
 from sarflood.raster.patch import PATCH
 
 _SCALING_PATCHES = 200  # of a scene, at most twice as many, tell its scale
+_COLUMNS = 32 * BLOCK  # are summed up at a time
 
 
-def scene_scaling(model: FloodModel, bands: SceneBands) -> Callable[[Window], Scaling | None]:
-    """Return what says how a window of the scene is scaled; looks at the scene first.
+class SceneScale:
+    """Says how a window of a scene is scaled.
 
     A window gets the same statistics as it would within any other window, so tiles show no seams.
     """
-    kind = model.manifest.input.normalisation
-    if kind == "event":
-        scaling = model.scaling_of(_spread(bands))
-        return lambda _: scaling
-    if kind in ("local", "both"):
-        moments = _moments(bands, len(model.manifest.bands))
-        return lambda window: local_scaling(
-            moments,
-            np.arange(window.row_off, window.row_off + window.height),
-            np.arange(window.col_off, window.col_off + window.width),
-        )
-    return lambda _: None
 
+    def __init__(self, model: FloodModel, bands: SceneBands) -> None:
+        kind = model.manifest.input.normalisation
+        self._whole = model.scaling_of(_spread(bands)) if kind == "event" else None
+        self._moments: NDArray[np.float64] | None = None
+        if kind in ("local", "both"):
+            blocks = (-(-bands.height // BLOCK), -(-bands.width // BLOCK))
+            self._moments = np.zeros((3, 1, len(model.manifest.bands), *blocks))
 
-def _windows(bands: SceneBands, edge: int) -> list[Window]:
-    return [
-        Window(left, top, min(edge, bands.width - left), min(edge, bands.height - top))
-        for top in range(0, bands.height, edge)
-        for left in range(0, bands.width, edge)
-    ]
+    def see(self, top: int, image: NDArray[np.floating]) -> None:
+        """Take in rows of the scene.
+
+        Args:
+            top: The first row; a multiple of 128.
+            image: (C, h, W) with h a multiple of 128, or up to the scene's last row.
+        """
+        if self._moments is None:
+            return
+        for start in range(0, image.shape[1], BLOCK):
+            for left in range(0, image.shape[2], _COLUMNS):
+                part = image[None, :, start : start + BLOCK, left : left + _COLUMNS]
+                found, column = block_moments(part)[..., 0, :], left // BLOCK
+                row = (top + start) // BLOCK
+                self._moments[..., row, column : column + found.shape[-1]] = found
+
+    def of(self, window: Window) -> Scaling | None:
+        """Return the scale of a window; the rows up to 256 pixels around it must have been seen."""
+        if self._moments is None:
+            return self._whole
+        rows = np.arange(window.row_off, window.row_off + window.height)
+        cols = np.arange(window.col_off, window.col_off + window.width)
+        return local_scaling(self._moments, rows, cols)
 
 
 def _spread(bands: SceneBands) -> NDArray[np.float32]:
     """Read patches that are spread over the scene; those at its border are padded."""
-    windows = _windows(bands, PATCH)
+    windows = [
+        Window(left, top, min(PATCH, bands.width - left), min(PATCH, bands.height - top))
+        for top in range(0, bands.height, PATCH)
+        for left in range(0, bands.width, PATCH)
+    ]
     step = max(1, len(windows) // _SCALING_PATCHES)
     return np.stack([_padded(bands.read(window)) for window in windows[::step]])
 
@@ -55,13 +69,3 @@ def _padded(image: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.full((len(image), PATCH, PATCH), np.nan, np.float32)
     padded[:, : image.shape[1], : image.shape[2]] = image
     return padded
-
-
-def _moments(bands: SceneBands, count: int) -> NDArray[np.float64]:
-    """Read the whole scene once, tile by tile, and keep the sums of its blocks."""
-    moments = np.zeros((3, 1, count, -(-bands.height // BLOCK), -(-bands.width // BLOCK)))
-    for window in _windows(bands, TILE):
-        found = block_moments(bands.read(window)[None])
-        top, left = window.row_off // BLOCK, window.col_off // BLOCK
-        moments[..., top : top + found.shape[-2], left : left + found.shape[-1]] = found
-    return moments

@@ -2,86 +2,106 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.windows import Window
 
-from sarflood.mapping.bands import SceneBands, open_scene
-from sarflood.mapping.scales import scene_scaling
-from sarflood.mapping.tiles import OVERLAP, TILE, blended_rows
+from sarflood.mapping.bands import Files, open_scene
+from sarflood.mapping.layers import Layer
+from sarflood.mapping.strips import Strips
+from sarflood.mapping.work import Work
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.monitoring.sight import Sight
-from sarflood.raster.areas import area_km2
+from sarflood.raster.areas import PixelAreas
+from sarflood.raster.cache import block_cache
+from sarflood.raster.grid import Grid
 from sarflood.raster.patch import UNKNOWN, WET
 from sarflood.raster.safe import MAX_MEGAPIXELS
 
-_PREVIEW_PIXELS = 2048
+_CACHE_BYTES = 1 << 27  # of GDAL; each block is read once
 
 
 @dataclass(frozen=True)
 class SceneMap:
-    """The flood map of a scene.
+    """The flood map of a scene; its rasters lie in a folder.
 
     Attributes:
-        probability: (H, W) float32, the probability of "wet"; NaN is no data.
         mask: (H, W) uint8: 0 dry, 1 wet, 255 no data.
+        percent: (H, W) uint8, the probability of "wet" in percent; 255 no data.
         crs: The coordinate reference system.
         transform: Pixel (column, row) to CRS coordinates.
         backscatter: (h, w) float32, every `backscatter_step`-th pixel of the model's first band, to
             look at; NaN is no data.
         backscatter_step: Pixels of the scene between two of `backscatter`.
         manifest: The model that made it.
+        valid: Pixels with data.
+        wet: Wet pixels.
         flooded_km2: Area of the wet pixels on the WGS 84 ellipsoid.
-        seconds: How long it took.
+        valid_km2: That of the pixels with data.
+        seconds: How long it took to answer, in all and for what; several machines' added up.
+        outside: Whether a cell of 16×16 pixels lies outside of the training's range; None where
+            that is not known.
     """
 
-    probability: NDArray[np.float32]
-    mask: NDArray[np.uint8]
+    mask: Layer
+    percent: Layer
     crs: CRS
     transform: Affine
     backscatter: NDArray[np.float32]
     backscatter_step: int
     manifest: ModelManifest
+    valid: int
+    wet: int
     flooded_km2: float
-    seconds: float
+    valid_km2: float
+    seconds: dict[str, float]
+    outside: Layer | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie."""
+        return Grid(*self.mask.shape, self.crs, self.transform)
 
     @property
     def valid_share(self) -> float:
         """Share of the pixels with data."""
-        return float((self.mask != UNKNOWN).mean())
+        return self.valid / (self.mask.shape[0] * self.mask.shape[1])
 
     @property
     def flooded_share(self) -> float:
         """Share of the pixels with data that are wet; 0 where there are none."""
-        return float((self.mask == WET).sum() / max(1, (self.mask != UNKNOWN).sum()))
+        return self.wet / max(1, self.valid)
 
 
 def map_scene(
     model: FloodModel,
-    scene: Path,
-    pre: Path | None = None,
+    scene: Files,
+    pre: Files | None = None,
     *,
+    folder: Path,
     on_progress: Callable[[float], object] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
     sight: Sight | None = None,
 ) -> SceneMap:
     """Map a georeferenced scene.
 
-    It is read tile by tile; where tiles overlap their probabilities are blended, so that no seams
-    show. A pixel without data in any band has none in the map.
+    It is read and answered a row of tiles at a time; where tiles overlap their probabilities are
+    blended, so that no seams show. A pixel without data in any band has none in the map. Memory
+    grows with the width of the scene alone.
 
     Args:
         model: The model.
-        scene: A GeoTIFF with the model's bands, in dB, linear power or 8-bit grey levels.
+        scene: A GeoTIFF with the model's bands, in dB, linear power or 8-bit grey levels; or one
+            for each polarisation, by `vv` and `vh`.
         pre: The scene from before the event on the same grid, for a model that compares the two
             and if `scene` does not hold its bands itself.
+        folder: For the map's rasters. What a run of the same model on the same scene, that was
+            killed, has left there is gone on with.
         on_progress: Is told the share that is done, up to 1.
         max_megapixels: A larger scene is refused from its header.
         sight: Gathers the scene's statistics.
@@ -89,60 +109,100 @@ def map_scene(
     Raises:
         InputError: The files do not fit the model or each other, have no georeference, or are
             damaged; says what came and what is needed.
+        SarfloodError: The rasters cannot be written.
     """
-    started = time.monotonic()
+    answer_strips(
+        model,
+        scene,
+        pre,
+        folder=folder,
+        on_progress=on_progress,
+        max_megapixels=max_megapixels,
+        sight=sight,
+    )
+    return finished(model, scene, pre, folder=folder, max_megapixels=max_megapixels)
+
+
+def answer_strips(
+    model: FloodModel,
+    scene: Files,
+    pre: Files | None,
+    *,
+    folder: Path,
+    first: int = 0,
+    last: int | None = None,
+    on_progress: Callable[[float], object] | None = None,
+    max_megapixels: int = MAX_MEGAPIXELS,
+    sight: Sight | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
+    """Map the strips of a scene from number `first` up to, but not with, `last`; see `map_scene`.
+
+    Other processes may map the rest into the same folder at the same time. What lies outside of
+    `ranges`, between which each band's training lay, is noted.
+    """
+    with (
+        block_cache(_CACHE_BYTES),
+        open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands,
+    ):
+        work = Work(folder, (bands.height, bands.width))
+        done, seconds = work.done(first)
+        strips = Strips(model, bands, on_progress, sight, seconds, ranges)
+        for strip in strips.answer(done, last):
+            work.put(strip, model, seconds, first)
+
+
+def finished(
+    model: FloodModel,
+    scene: Files,
+    pre: Files | None,
+    *,
+    folder: Path,
+    firsts: Iterable[int] = (0,),
+    max_megapixels: int = MAX_MEGAPIXELS,
+    knows_outside: bool = False,
+) -> SceneMap:
+    """Return the map whose strips are all in `folder`.
+
+    Args:
+        model: The model.
+        scene: The scene; only its header is read.
+        pre: As for `map_scene`.
+        folder: With the map's rasters.
+        firsts: The strips that `answer_strips` has begun with.
+        max_megapixels: As for `map_scene`.
+        knows_outside: Whether `answer_strips` was told between which values the training lay.
+    """
     with open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands:
-        probability = np.empty((bands.height, bands.width), np.float32)
-        answer = _Answer(model, bands, sight)
-        for rows, values in blended_rows(bands.height, bands.width, answer, on_progress):
-            probability[rows] = values
-        crs, transform = bands.crs, bands.transform
-    mask = model.masks(probability)
+        shape, crs, transform = (bands.height, bands.width), bands.crs, bands.transform
+    work = Work(folder, shape)
+    seconds = dict.fromkeys(("all", "waiting_for_pixels", "network"), 0.0)
+    for number in firsts:
+        if number:
+            work.join(number, model)
+        for name, spent in asdict(work.done(number)[1]).items():
+            seconds[name] += spent
+    valid = wet = 0
+    valid_km2, flooded_km2 = 0.0, 0.0
+    areas = PixelAreas.of(Grid(*shape, crs, transform))
+    for top, mask in work.mask.strips():
+        is_valid, is_wet = mask != UNKNOWN, mask == WET
+        valid += int(np.count_nonzero(is_valid))
+        wet += int(np.count_nonzero(is_wet))
+        valid_km2 += areas.sum(is_valid, top)
+        flooded_km2 += areas.sum(is_wet, top)
     return SceneMap(
-        probability=probability,
-        mask=mask,
+        mask=work.mask,
+        percent=work.percent,
         crs=crs,
         transform=transform,
-        backscatter=answer.backscatter,
-        backscatter_step=answer.step,
+        backscatter=work.backscatter.whole(),
+        backscatter_step=work.step,
         manifest=model.manifest,
-        flooded_km2=area_km2(mask == WET, crs, transform),
-        seconds=time.monotonic() - started,
+        valid=valid,
+        wet=wet,
+        flooded_km2=flooded_km2,
+        valid_km2=valid_km2,
+        seconds={name: round(spent, 3) for name, spent in seconds.items()},
+        outside=work.outside if knows_outside else None,
     )
-
-
-class _Answer:
-    """Answers windows of a scene by the model and keeps a thinned first band on the way."""
-
-    def __init__(self, model: FloodModel, bands: SceneBands, sight: Sight | None) -> None:
-        self._model, self._bands, self._sight = model, bands, sight
-        self.step = 1
-        # Tiles start at multiples of 64, so a power of two up to that meets them in step.
-        while max(bands.height, bands.width) / self.step > _PREVIEW_PIXELS and self.step < 64:
-            self.step *= 2
-        shape = (-(-bands.height // self.step), -(-bands.width // self.step))
-        self.backscatter: NDArray[np.float32] = np.full(shape, np.nan, np.float32)
-        self._scaling = scene_scaling(model, bands)
-
-    def __call__(self, window: Window) -> NDArray[np.float32]:
-        """Return the (h, w) probabilities of a window; a tile without data is not computed."""
-        image = self._bands.read(window)
-        thinned = image[0, :: self.step, :: self.step]
-        row, col = window.row_off // self.step, window.col_off // self.step
-        self.backscatter[row : row + thinned.shape[0], col : col + thinned.shape[1]] = thinned
-        if not np.isfinite(image).all(axis=0).any():
-            return np.full(image.shape[1:], np.nan, np.float32)
-        answers = self._model.probabilities(image[None], self._scaling(window))
-        if self._sight:
-            # What the next tiles hold as well is theirs; tiles start at multiples of 8. Answers are
-            # not blended yet, which matters little to their mean.
-            rows, cols = (
-                size if start + size == whole else TILE - OVERLAP
-                for start, size, whole in (
-                    (window.row_off, window.height, self._bands.height),
-                    (window.col_off, window.width, self._bands.width),
-                )
-            )
-            self._sight.add(image[None, :, :rows, :cols], answers[:, :rows, :cols])
-        answer: NDArray[np.float32] = answers[0]
-        return answer

@@ -1,13 +1,13 @@
-"""Many scenes mapped by one model: the maps of each in a folder, which is whole or not there."""
+"""Scenes mapped into folders: once each, and gone on with where a killed run has left off."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,76 +15,27 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sarflood.errors import InputError
-from sarflood.files import sha256
-from sarflood.mapping.outputs import FILES, make_folder, write_map
-from sarflood.mapping.scene import map_scene
-from sarflood.model.package import FloodModel, load_model
+from sarflood.mapping.bands import Files, open_scene
+from sarflood.mapping.convert import load_fastest
+from sarflood.mapping.folder import FILES, make_folder, write_map
+from sarflood.mapping.scene import answer_strips, finished
+from sarflood.mapping.sources import SceneFiles, bring
+from sarflood.mapping.tiles import spans
+from sarflood.mapping.wanted import Wanted, check_wanted
+from sarflood.model.package import FloodModel, load_manifest, load_model
+from sarflood.monitoring.reference import REFERENCE, read_reference
+from sarflood.raster.grd import geocode, grd_images, is_safe
+from sarflood.sources.stac import is_remote
 
-SCRATCH = ".mapping"  # in the folder of the maps, so that a map is put there by a rename
-
-
-@dataclass(frozen=True)
-class SceneFiles:
-    """What is mapped as one.
-
-    Attributes:
-        name: Of the scene, and of the folder with its maps.
-        scene: GeoTIFF of the flood.
-        pre: GeoTIFF from before the flood.
-    """
-
-    name: str
-    scene: Path
-    pre: Path | None = None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files."""
-        return (self.scene, self.pre) if self.pre else (self.scene,)
-
-    def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of `scene` and, if there is one, `pre`.
-
-        Raises:
-            InputError: A file cannot be read.
-        """
-        try:
-            return dict(zip(("scene", "pre"), map(sha256, self.paths), strict=False))
-        except OSError as error:
-            raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-
-def find_scene(path: Path) -> SceneFiles:
-    """Return the scene at a path: a GeoTIFF, or a folder with `scene.tif` and maybe `pre.tif`."""
-    if not path.is_dir():
-        return SceneFiles(path.stem, path)
-    pre = path / "pre.tif"
-    return SceneFiles(path.resolve().name, path / "scene.tif", pre if pre.exists() else None)
-
-
-def find_scenes(paths: Iterable[Path]) -> list[SceneFiles]:
-    """Return the scenes at some paths.
-
-    Raises:
-        InputError: Two have one name, and so one folder for their maps.
-    """
-    found: dict[str, SceneFiles] = {}
-    for path in paths:
-        scene = find_scene(path)
-        if scene.name in found:
-            raise InputError(
-                f"{scene.scene}, {found[scene.name].scene}: both are named {scene.name}, and so "
-                "would be the folders of their maps; rename one, or map them one by one"
-            )
-        found[scene.name] = scene
-    return list(found.values())
+SCRATCH = ".mapping"  # in the folder of the maps
+STRIPS_A_PART = 4  # of 1024 rows: a scene of Sentinel-1 has four or five parts
 
 
 @contextmanager
 def scratch_folder(out: Path) -> Iterator[Path]:
-    """Give an empty folder in `out` for maps that are being made; gone at the end.
+    """Give a folder in `out` for maps that are being made; gone at the end if nothing is left.
 
-    What killed workers have left in it goes, too.
+    What a killed run has left there is gone on with when its scene is mapped again.
 
     Raises:
         InputError: `out` cannot be written, or another command maps scenes into it.
@@ -93,84 +44,212 @@ def scratch_folder(out: Path) -> Iterator[Path]:
     folder = out / SCRATCH
     try:
         with FileLock(folder.with_suffix(".lock"), timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             try:
                 yield folder
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # the beginnings of a map lie there
+                    folder.rmdir()
     except Timeout as error:
         raise InputError(
             f"{out}: another command maps scenes into it; wait for its end, or name another folder"
         ) from error
 
 
-def map_into(
-    package: Path,
-    scene: SceneFiles,
-    scratch: Path,
-    target: Path,
-    *,
-    version: str,
-    max_megapixels: int,
-) -> dict[str, Any]:
-    """Map a scene into a folder of its own, unless the same version mapped the same files before.
+@dataclass(frozen=True)
+class Job:
+    """A scene to be mapped into a folder.
 
-    The model is loaded once a process. An earlier map of the scene is replaced.
-
-    Args:
+    Attributes:
         package: The model's.
         scene: The files.
-        scratch: A folder on the file system of `target`.
-        target: The folder of the maps: it is there whole or not at all.
+        scratch: A folder for what is not whole yet, on the file system of `target`.
+        target: The folder of the map.
         version: The model's version.
-        max_megapixels: A larger scene is refused from its header.
+        may_round: Whether an engine may compute it that rounds.
+        wanted: What is asked of the files.
+    """
+
+    package: Path
+    scene: SceneFiles
+    scratch: Path
+    target: Path
+    version: str
+    may_round: bool
+    wanted: Wanted = field(default_factory=Wanted)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A job whose files were looked at.
+
+    Attributes:
+        inputs: Their SHA-256, and the STAC item that names them.
+        wanted: What is asked of the map's files, with the SHA-256 of what is read for it.
+        known: The summary, if the same version has mapped the same files in the same way into the
+            folder before.
+        work: The folder for the map's rasters, that only the same version and files go on with.
+        scene: What is read as the scene: a GRD product lies geocoded in `work`.
+        pre: Likewise, from before the flood.
+        firsts: The strips that the parts of the job begin with.
+    """
+
+    inputs: dict[str, str]
+    wanted: dict[str, Any]
+    known: dict[str, Any] | None
+    work: Path
+    scene: Files
+    pre: Files | None
+    firsts: tuple[int, ...]
+
+
+def begin(job: Job, *, in_parts: bool = False) -> Begun:
+    """Look whether there is something to do, and how it can be shared out.
+
+    Args:
+        job: The job.
+        in_parts: Share it out, some strips a part.
+
+    The files of a STAC item are brought first.
+
+    Raises:
+        InputError: The files do not fit the model, or cannot be read.
+        NetworkError: An address of the item does not answer.
+    """
+    files, wanted, known = job.scene, job.wanted.said(), _known(job.target)
+    if known and (known.get("version"), known.get("wanted")) != (job.version, wanted):
+        known = {}
+    check_wanted(job.wanted)
+    if files.item:
+        named = {"item": files.item}
+        if known and is_remote(files.item) and known["inputs"].get("item") == files.item:
+            return Begun(known["inputs"], wanted, known, job.scratch, {}, None, ())
+        work = job.scratch / _key(job.version, named)
+        files = bring(files.item, work / "item")
+        inputs = {**named, **files.hashes()}
+    else:
+        inputs = files.hashes()
+        work = job.scratch / _key(job.version, inputs)
+    if known and known["inputs"] == inputs:
+        shutil.rmtree(work, ignore_errors=True)  # what was brought
+        return Begun(inputs, wanted, known, work, {}, None, ())
+    scene, pre = files.scene, files.pre
+    scene = _readable(scene, work / "scene")
+    pre = _readable(pre, work / "pre") if pre else None
+    firsts: tuple[int, ...] = (0,)
+    if in_parts:
+        with open_scene(load_manifest(job.package), scene, pre) as bands:
+            firsts = tuple(range(0, len(spans(bands.height)), STRIPS_A_PART))
+    return Begun(inputs, wanted, None, work, scene, pre, firsts)
+
+
+def _readable(path: Files, folder: Path) -> Files:
+    """Return a scene's files; a GRD product is geocoded first, unless that was done before."""
+    if not isinstance(path, Path) or not is_safe(path):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {}
+    for polarisation, image in grd_images(path).items():
+        made[polarisation] = folder / f"{polarisation}.tif"
+        if not made[polarisation].exists():
+            geocode(image, made[polarisation])
+    return made
+
+
+def map_part(
+    job: Job,
+    begun: Begun,
+    part: int = 0,
+    on_progress: Callable[[float], object] | None = None,
+) -> None:
+    """Map a part of a scene. Killed, it goes on from its last finished rows when called again.
+
+    The model is loaded once a process.
+
+    Raises:
+        InputError: As `map_scene`.
+    """
+    answer_strips(
+        _model(job.package, may_round=job.may_round),
+        begun.scene,
+        begun.pre,
+        folder=begun.work,
+        first=begun.firsts[part],
+        last=(*begun.firsts, None)[part + 1],
+        on_progress=on_progress,
+        ranges=_ranges(job.package),
+    )
+
+
+def finish(job: Job, begun: Begun) -> dict[str, Any]:
+    """Write the map of a scene, all parts of which are there; return its summary.
+
+    Raises:
+        InputError: `target` cannot be written, such as on a full disk.
+    """
+    result = finished(
+        load_model(job.package),
+        begun.scene,
+        begun.pre,
+        folder=begun.work,
+        firsts=begun.firsts,
+        knows_outside=_ranges(job.package) is not None,
+    )
+    when = job.scene.acquired
+    origin = {
+        "scene": job.scene.item or job.scene.paths[0].name,
+        "acquired": when.isoformat() if when else None,
+        "inputs": begun.inputs,
+        "wanted": begun.wanted,
+    }
+    write_map(result, job.target, version=job.version, origin=origin, wanted=job.wanted)
+    shutil.rmtree(begun.work)
+    return _known(job.target)
+
+
+def map_into(job: Job, on_progress: Callable[[float], object] | None = None) -> dict[str, Any]:
+    """Map a scene into a folder, unless the same version has mapped it in the same way before.
+
+    An earlier map there is replaced.
+
+    Args:
+        job: What, and where to.
+        on_progress: Is told the share that is done, up to 1.
 
     Returns:
         The summary, and under `new` whether the scene was mapped now.
 
     Raises:
-        InputError: As `map_scene`; or `target` holds other files than a map.
+        InputError: As `map_scene`.
     """
-    inputs = scene.hashes()
-    known = _known(target)
-    if known and (known.get("version"), known.get("inputs")) == (version, inputs):
-        return {**known, "new": False}
-    model = _model(package)
-    with tempfile.TemporaryDirectory(prefix=f"{scene.name[:64]}-", dir=scratch) as name:
-        made = Path(name) / "made"
-        result = map_scene(model, scene.scene, scene.pre, max_megapixels=max_megapixels)
-        write_map(result, made, version=version, scene=scene.scene, inputs=inputs)
-        if target.exists():
-            target.rename(Path(name) / "former")
-        made.rename(target)
-    return {**_known(target), "new": True}
+    begun = begin(job)
+    if begun.known:
+        return {**begun.known, "new": False}
+    map_part(job, begun, on_progress=on_progress)
+    return {**finish(job, begun), "new": True}
+
+
+def _key(version: str, inputs: Mapping[str, str]) -> str:
+    """Return what a folder is called that only the same version and files may go on with."""
+    said = json.dumps([version, inputs], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:20]
 
 
 def _known(target: Path) -> dict[str, Any]:
-    """Return the summary of the map in a folder; {} where there is no whole one.
-
-    Raises:
-        InputError: There are other files, which a new map would take away.
-    """
-    try:
-        names = {path.name for path in target.iterdir()}
-    except FileNotFoundError:
-        return {}
-    except NotADirectoryError:
-        names = {"a file of that name"}
-    if others := names - set(FILES.values()):
-        raise InputError(
-            f"{target}: holds {min(others)}, which belongs to no map; move it, or name another "
-            "folder with --out"
-        )
+    """Return the summary of the map in a folder; {} where there is no whole one."""
     try:
         summary = json.loads((target / FILES["summary"]).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return summary if isinstance(summary, dict) and names == set(FILES.values()) else {}
+    whole = all((target / file).exists() for file in FILES.values())
+    return summary if isinstance(summary, dict) and whole else {}
 
 
 @lru_cache(maxsize=1)
-def _model(package: Path) -> FloodModel:
-    return load_model(package)
+def _model(package: Path, *, may_round: bool) -> FloodModel:
+    return load_fastest(package, may_round=may_round)
+
+
+def _ranges(package: Path) -> dict[str, tuple[float, float]] | None:
+    """Return between which values each band's training lay; early versions do not tell."""
+    return read_reference(package).ranges() if (package / REFERENCE).exists() else None

@@ -116,32 +116,41 @@ def local_scaling(
 
     Args:
         moments: (3, N, C, rows, columns), as `block_moments` gives them of the whole image.
-        rows: (h,) the rows of pixels for which it is wanted.
-        cols: (w,) the columns.
+        rows: (h,) the rows of pixels for which it is wanted, in order.
+        cols: (w,) the columns, in order.
     """
     missing = [(0, max(2 - length, 0)) for length in moments.shape[-2:]]
     padded = np.pad(moments, [(0, 0)] * 3 + missing)
     corners = padded[..., :-1, :] + padded[..., 1:, :]
     corners = corners[..., :-1] + corners[..., 1:]
-    down, across = (
+    (top, down), (left, across) = (
         _between(pixels, length)
         for pixels, length in zip((rows, cols), corners.shape[-2:], strict=True)
     )
-    count, total, square = down @ corners @ across.T
-    count = np.maximum(count, 1e-9)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
-    return Scaling(mean.astype(np.float32), np.maximum(deviation, _LEAST).astype(np.float32))
+    near = corners[..., top : top + down.shape[1], left : left + across.shape[1]]
+    count = np.maximum(near[0], 1e-9)
+    mean = near[1] / count
+    deviation = np.sqrt(np.maximum(near[2] / count - mean**2, 0.0))
+    offset, scale = (
+        down @ layer.astype(np.float32) @ across.T
+        for layer in (mean, np.maximum(deviation, _LEAST))
+    )
+    return Scaling(offset, scale)
 
 
-def _between(pixels: NDArray[np.int64], corners: int) -> NDArray[np.float64]:
-    """Return how much each corner of blocks counts for each pixel; one row where all are alike."""
+def _between(pixels: NDArray[np.int64], corners: int) -> tuple[int, NDArray[np.float32]]:
+    """Return how much each corner of blocks counts for each pixel.
+
+    Returns:
+        The first corner that counts, and (pixels, corners from there on) weights; one row of them
+        where all pixels are alike.
+    """
     if corners == 1:
-        return np.ones((1, 1))
+        return 0, np.ones((1, 1), np.float32)
     place = np.clip((pixels + 0.5) / BLOCK - 1, 0, corners - 1)
-    distance = np.abs(place[:, None] - np.arange(corners))
-    weights: NDArray[np.float64] = np.maximum(1 - distance, 0)
-    return weights
+    first = int(place[0])
+    distance = np.abs(place[:, None] - np.arange(first, int(np.ceil(place[-1])) + 1))
+    return first, np.maximum(1 - distance, 0).astype(np.float32)
 
 
 def prepare(

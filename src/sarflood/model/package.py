@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -70,10 +71,17 @@ class ModelManifest(_Closed):
 
 @dataclass
 class FloodModel:
-    """A network with its manifest, ready to answer."""
+    """A network with its manifest, ready to answer.
+
+    Attributes:
+        manifest: What it was made of, and how it is used.
+        network: The network.
+        engine: Computes the network faster than it does itself; None where it does itself.
+    """
 
     manifest: ModelManifest
     network: UNet
+    engine: Callable[[Tensor], Tensor] | None = None
 
     def scaling_of(self, images: NDArray[np.floating]) -> Scaling | None:
         """Return the scale of an event from its images, for a model that wants that.
@@ -107,11 +115,25 @@ class FloodModel:
         Returns:
             (N, H, W) float32; NaN where any band has no data or is infinite.
         """
-        with torch.inference_mode():
-            logits = wet_logits(self._logits(images, scaling))
-            result: NDArray[np.float32] = torch.sigmoid(logits / self.manifest.temperature).numpy()
-        result[~np.isfinite(images).all(axis=1)] = np.nan
+        (result,) = self.probabilities_of([(images, scaling)])
         return result
+
+    def probabilities_of(
+        self, parts: Sequence[tuple[NDArray[np.floating], Scaling | None]]
+    ) -> list[NDArray[np.float32]]:
+        """Do as `probabilities` does for images of several events, in one batch.
+
+        Args:
+            parts: The images of each, of one size, and their scaling.
+        """
+        with torch.inference_mode():
+            logits = wet_logits(self._logits(parts))
+            found = torch.sigmoid(logits / self.manifest.temperature).numpy()
+        ends = np.cumsum([len(images) for images, _ in parts])
+        results: list[NDArray[np.float32]] = np.split(found, ends[:-1])
+        for result, (images, _) in zip(results, parts, strict=True):
+            result[~np.isfinite(images).all(axis=1)] = np.nan
+        return results
 
     def classes(
         self, images: NDArray[np.floating], scaling: Scaling | None = None
@@ -132,14 +154,16 @@ class FloodModel:
         if self.manifest.classes is None:
             raise ValueError("a model of dry and wet has no other classes")
         with torch.inference_mode():
-            chosen = self._logits(images, scaling).argmax(dim=1)
+            chosen = self._logits([(images, scaling)]).argmax(dim=1)
         result: NDArray[np.uint8] = chosen.numpy().astype(np.uint8)
         result[~np.isfinite(images).all(axis=1)] = UNKNOWN
         return result
 
-    def _logits(self, images: NDArray[np.floating], scaling: Scaling | None) -> Tensor:
-        inputs = self.normalise(images, scaling)
-        return mean_logits(self.network, inputs, self.manifest.network.flips)
+    def _logits(self, parts: Sequence[tuple[NDArray[np.floating], Scaling | None]]) -> Tensor:
+        if self.engine is None:
+            keep_large_buffers()
+        inputs = torch.cat([self.normalise(*part) for part in parts])
+        return mean_logits(self.engine or self.network, inputs, self.manifest.network.flips)
 
     def masks(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn probabilities into masks by the calibrated threshold: 0 dry, 1 wet, 255 no data."""
@@ -171,7 +195,6 @@ def load_model(folder: Path) -> FloodModel:
     Raises:
         InputError: A file is missing or damaged, or the weights do not fit the manifest.
     """
-    keep_large_buffers()
     manifest = load_manifest(folder)
     classes = manifest.classes or TWO_CLASSES
     network = UNet(len(manifest.mean), manifest.network, len(classes))

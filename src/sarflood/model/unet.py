@@ -9,6 +9,7 @@ at the end of the contracting path, 1×1 logits.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -36,10 +37,17 @@ class _Block(nn.Module):
 
     He et al. (2016), figure 2, https://arxiv.org/abs/1512.03385; a 1×1 convolution where the number
     of channels changes.
+
+    Args:
+        inputs: Channels that come.
+        outputs: Channels that go.
+        params: Of the network.
+        leak: Slope of the last activation below 0.
     """
 
-    def __init__(self, inputs: int, outputs: int, params: ModelParams) -> None:
+    def __init__(self, inputs: int, outputs: int, params: ModelParams, leak: float = 0.0) -> None:
         super().__init__()
+        self._leak = leak
         self.first = nn.Sequential(
             _convolution(inputs, outputs),
             _normalised(outputs, params.normalisation),
@@ -57,7 +65,7 @@ class _Block(nn.Module):
         found: Tensor = self.second(self.first(features))
         if self.shortcut is not None:
             found = found + self.shortcut(features)
-        return functional.relu(found, inplace=True)
+        return functional.leaky_relu(found, self._leak, inplace=True)
 
 
 class _Gate(nn.Module):
@@ -94,10 +102,18 @@ class UNet(nn.Module):
     Shi et al. 2016, https://arxiv.org/abs/1609.05158). The levels at full resolution, few channels
     and much memory, take most of a CPU's time; depthwise separable convolutions save little there.
 
+    With `leak` the last activation has a slope below 0 (Maas et al. 2013, Rectifier Nonlinearities
+    Improve Neural Network Acoustic Models). Without, each feature that the logits are made of comes
+    to say "dry" where most pixels are; "wet" is where all are 0, no gradient passes, and the logit
+    is the head's bias, however sure the network could be.
+
     Args:
         bands: Input channels C.
         params: Width, depth and variant.
         classes: 2, which have one logit, or K > 2.
+
+    Attributes:
+        step: The pixels along one edge that the deepest level makes one of.
     """
 
     def __init__(self, bands: int, params: ModelParams, classes: int = 2) -> None:
@@ -113,23 +129,27 @@ class UNet(nn.Module):
         gated = params.variant == "attention" and params.skips
         self.gate = nn.ModuleList(_Gate(above) for above in upwards[1:] if gated)
         joined = 2 if params.skips else 1
-        self.up = nn.ModuleList(_Block(joined * above, above, params) for above in upwards[1:])
-        self.head = nn.Conv2d(params.width, self._fold**2 * (classes if classes > 2 else 1), 1)
+        self.up = nn.ModuleList(
+            _Block(joined * above, above, params, params.leak if level == poolings else 0.0)
+            for level, above in enumerate(upwards[1:], 1)
+        )
+        self._several = classes > 2
+        logits = self._fold**2 * (classes if self._several else 1)
+        self.head = nn.Conv2d(params.width, logits, 1)
         self._skips = params.skips
+        self.step: int = self._fold * 2 ** len(self.lift)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, C, H, W) normalised images to (N, H, W) or (N, K, H, W) logits, any H and W.
 
-        Sizes that are no multiple of 2**depth are padded by reflection inside, or by repetition
-        where the image is smaller than the padding.
+        Sizes that are no multiple of `step` are padded inside.
         """
         height, width = images.shape[-2:]
-        step: int = self._fold * 2 ** len(self.lift)
-        below, right = -height % step, -width % step
+        return self.levels(padded(images, self.step))[..., :height, :width]
+
+    def levels(self, images: Tensor) -> Tensor:
+        """Do as `forward` does for images whose sides are multiples of `step`."""
         features = images
-        if below or right:
-            mode = "reflect" if below < height and right < width else "replicate"
-            features = functional.pad(images, (0, right, 0, below), mode=mode)
         if self._fold > 1:
             features = functional.pixel_unshuffle(features, self._fold)
             features = features.contiguous(memory_format=torch.channels_last)
@@ -148,11 +168,23 @@ class UNet(nn.Module):
         logits: Tensor = self.head(features)
         if self._fold > 1:
             logits = functional.pixel_shuffle(logits, self._fold)
-        logits = logits[..., :height, :width]
-        return logits[:, 0] if logits.shape[1] == 1 else logits
+        return logits if self._several else logits[:, 0]
 
 
-def mean_logits(network: nn.Module, inputs: Tensor, flips: int) -> Tensor:
+def padded(images: Tensor, step: int) -> Tensor:
+    """Pad (N, C, H, W) images below and at the right to multiples of `step`.
+
+    By reflection, or by repetition where an image is smaller than the padding.
+    """
+    height, width = images.shape[-2:]
+    below, right = -height % step, -width % step
+    if not (below or right):
+        return images
+    mode = "reflect" if below < height and right < width else "replicate"
+    return functional.pad(images, (0, right, 0, below), mode=mode)
+
+
+def mean_logits(network: Callable[[Tensor], Tensor], inputs: Tensor, flips: int) -> Tensor:
     """Average the logits of an image over its flips, and turns, each brought back into place.
 
     Args:
@@ -166,7 +198,7 @@ def mean_logits(network: nn.Module, inputs: Tensor, flips: int) -> Tensor:
         image = inputs.flip(axes) if axes else inputs
         if number & 4:
             image = image.transpose(-1, -2).contiguous(memory_format=torch.channels_last)
-        logits: Tensor = network(image)
+        logits = network(image)
         if number & 4:
             logits = logits.transpose(-1, -2)
         logits = logits.flip(axes) if axes else logits

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sarflood.monitoring.sight import Seen
 
@@ -14,6 +15,7 @@ JOURNAL = "SARFLOOD_JOURNAL"  # names the folder in the environment; without it 
 FILES = 8
 FILE_BYTES = 1_000_000
 _log = logging.getLogger(__name__)
+Line = TypeVar("Line", bound=BaseModel)
 
 
 class Journal:
@@ -29,7 +31,7 @@ class Journal:
         self._folder = folder
         self.lost = 0
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: BaseModel) -> None:
         """Append a line."""
         # Each line begins with its newline: one that a full disk cut short spoils no other.
         line = f"\n{seen.model_dump_json()}".encode()
@@ -67,11 +69,17 @@ class Journal:
 
 
 def read_journal(folder: Path, version: str) -> list[Seen]:
-    """Return what a version has seen, oldest first, without lines that are cut short or damaged.
+    """Return what a version, such as `v0.3.0`, has seen, oldest first; see `read_lines`."""
+    found = [seen for seen in read_lines(folder, Seen) if seen.version == version]
+    return sorted(found, key=lambda seen: seen.time)
+
+
+def read_lines(folder: Path, kind: type[Line]) -> list[Line]:
+    """Return the lines of a journal, without those that are cut short or damaged.
 
     Args:
         folder: The journal's.
-        version: Such as `v0.3.0`.
+        kind: Of its lines.
     """
     found = []
     for path in _files(folder):
@@ -81,12 +89,10 @@ def read_journal(folder: Path, version: str) -> list[Seen]:
             continue
         for line in content.splitlines():
             try:
-                seen = Seen.model_validate_json(line)
+                found.append(kind.model_validate_json(line))
             except ValidationError:
                 continue
-            if seen.version == version:
-                found.append(seen)
-    return sorted(found, key=lambda seen: seen.time)
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

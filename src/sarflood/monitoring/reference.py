@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sarflood.errors import InputError
-from sarflood.evaluation.inputs import model_bands
 from sarflood.files import write_text
-from sarflood.model.package import FloodModel
-from sarflood.monitoring.histograms import STEP, Histogram, count_values
+from sarflood.monitoring.histograms import STEP, Histogram, bin_edges, count_values
 from sarflood.monitoring.sight import Share, Sight, check_bins
-from sarflood.patches.store import EventPatches
+
+if TYPE_CHECKING:  # a bundle reads the file, and has none of these
+    import pandas as pd
+
+    from sarflood.model.package import FloodModel
+    from sarflood.patches.store import EventPatches
 
 REFERENCE = "reference.json"
+_LEFT_OUT = 0.001
 _PATCHES = {"train": 512, "val": 256}  # at most, evenly spaced
 
 
@@ -56,6 +59,19 @@ class Reference(_Closed):
                 raise ValueError(f"a patch has {', '.join(patch.bands)}, not the model's bands")
         return self
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Return between which values, of the bins' edges, 99.8 % of a band's training pixels lie.
+
+        A thousandth is left out at each end: bright targets and noise reach anywhere.
+        """
+        edges, found = bin_edges(self.units), {}
+        for band in self.bands:
+            shares = np.mean([patch.bands[band].shares(self.units) for patch in self.train], axis=0)
+            below = np.cumsum(shares)
+            low, high = np.searchsorted(below, (_LEFT_OUT, 1 - _LEFT_OUT))
+            found[band] = (float(edges[low]), float(edges[high + 1]))
+        return found
+
 
 def make_reference(model: FloodModel, events: list[EventPatches], split: pd.DataFrame) -> Reference:
     """Describe the training patches, and what the model says of the validation patches.
@@ -65,6 +81,8 @@ def make_reference(model: FloodModel, events: list[EventPatches], split: pd.Data
         events: All events; those with patches in the parts have the model's bands.
         split: `id`, `split` and `scene`, a row a patch.
     """
+    from sarflood.evaluation.inputs import model_bands
+
     scene_of = {part: _chosen(split, part) for part in _PATCHES}
     train: list[Trained] = []
     val: list[Answered] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
@@ -50,14 +51,46 @@ def check_bins(units: str, bands: dict[str, Histogram]) -> None:
         histogram.shares(units)
 
 
-class Sight:
-    """Gathers the statistics of one image, part by part, as it is mapped."""
+def beyond_training(
+    images: NDArray[np.floating[Any]], ranges: Sequence[tuple[float, float]]
+) -> NDArray[np.bool_]:
+    """Say which pixels have a band beyond what the training saw.
 
-    def __init__(self, manifest: ModelManifest) -> None:
+    Args:
+        images: (N, C, H, W); NaN is no data.
+        ranges: Of each band, between which values the training lay; see `Reference.ranges`.
+
+    Returns:
+        (N, H, W) bool; False where any band has no data.
+    """
+    beyond = np.zeros_like(images[:, 0], np.bool_)
+    valid = np.ones_like(beyond)
+    for position, (low, high) in enumerate(ranges):
+        band = images[:, position]
+        beyond |= (band < low) | (band > high)
+        valid &= np.isfinite(band)
+    return beyond & valid
+
+
+class Sight:
+    """Gathers the statistics of one image, part by part, as it is mapped.
+
+    Args:
+        manifest: The model's.
+        ranges: Of each band, between which values its training lay; see `Reference.ranges`.
+    """
+
+    def __init__(
+        self, manifest: ModelManifest, ranges: Mapping[str, tuple[float, float]] | None = None
+    ) -> None:
         self._manifest = manifest
         bins = len(bin_edges(manifest.units)) - 1
         self._counts = np.zeros((len(manifest.bands), bins), np.int64)
         self._pixels, self._wet, self._confidence = 0, 0, 0.0
+        self._outside = 0
+        self._ranges = None
+        if ranges:
+            self._ranges = [ranges[band] for band in manifest.bands]
 
     def add(
         self, images: NDArray[np.floating[Any]], probabilities: NDArray[np.floating[Any]]
@@ -76,6 +109,13 @@ class Sight:
         self._pixels += answered.size
         self._wet += int((answered >= self._manifest.threshold).sum())
         self._confidence += float(np.maximum(answered, 1 - answered).sum())
+        if self._ranges is not None:
+            self._outside += int(beyond_training(thinned, self._ranges).sum())
+
+    @property
+    def outside_share(self) -> float | None:
+        """Share of the pixels with a band beyond the training; None where that is not known."""
+        return self._outside / self._pixels if self._ranges is not None and self._pixels else None
 
     def seen(self, version: str) -> Seen | None:
         """Return what was gathered, dated now; None where no pixel has data."""

@@ -12,8 +12,11 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from sarflood.errors import InputError
 from sarflood.files import write_text
@@ -65,6 +68,20 @@ class Inbox:
             if not any(path == drop or drop in path.parents for path in written)
         ]
 
+    @contextmanager
+    def taking_in(self) -> Iterator[None]:
+        """Hold the lock that `wait` waits for, while drops are taken in one after the other."""
+        with self._lock():
+            yield
+
+    def wait(self, within_s: float) -> bool:
+        """Wait until no drops are taken in; say whether that is so."""
+        try:
+            with self._lock().acquire(timeout=within_s):
+                return True
+        except Timeout:
+            return False
+
     def attempt(self, drop: Path) -> None:
         """Count an attempt to take a drop in, before it is made.
 
@@ -93,6 +110,10 @@ class Inbox:
         drop.rename(target)
         self._attempts(drop).unlink(missing_ok=True)
         return target
+
+    def _lock(self) -> FileLock:
+        self.memory.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.memory / "taking-in.lock")
 
     def _attempts(self, drop: Path) -> Path:
         return self.memory / f"{event_id(drop.name)}.attempts"

@@ -13,6 +13,7 @@ from sarflood.monitoring.report import last_report
 from sarflood.operations.inbox import REFUSED, Inbox
 from sarflood.operations.parts import Site
 from sarflood.promotion.status import status
+from sarflood.serving.rollout import services
 from sarflood.serving.server import HOST
 from sarflood.workspace import Workspace
 
@@ -55,6 +56,7 @@ def overview(workspace: Workspace) -> dict[str, Any]:
             if item["statename"] != "RUNNING"
         ],
     }
+    found["trouble"] += _behind(workspace, found["production"])
     if ports:
         found["addresses"] = {
             "prefect": f"http://{HOST}:{ports.prefect}",
@@ -66,6 +68,15 @@ def overview(workspace: Workspace) -> dict[str, Any]:
         except (httpx.HTTPError, SarfloodError, KeyError) as error:
             found["trouble"].append(f"Prefect's server does not answer ({error})")
     return found
+
+
+def _behind(workspace: Workspace, production: dict[str, Any] | None) -> list[str]:
+    """Say where the version in production did not become ready, and another one goes on."""
+    return [
+        f"port {item['port']} goes on with {item['version']}: {item['refused']['why']}"
+        for item in services(workspace)
+        if production and item["refused"] and item["version"] != production["version"]
+    ]
 
 
 def _part(process: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The parts are Prefect's server, a worker of the pool `sarflood`, the watcher of inbox and runs, the
 service of the version in production, and the pages of reports. Each listens on the loopback alone.
-Prefect's server and the pages ask for a token, which lies in the workspace for its owner alone.
+All but the worker and the watcher ask for a token, which lies in the workspace for its owner alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,16 +30,16 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.files import write_json
-from sarflood.process import child_environment
+from sarflood.process import OWNER, child_environment, end_processes
+from sarflood.serving.access import NO_TOKEN, TOKEN
 from sarflood.serving.server import HOST, check_port, get
 from sarflood.workspace import Workspace
 
 POOL = "sarflood"
-SERVER = "server"
+SERVER, WORKER = "server", "worker"
 WORKSPACE_MARK, PART_MARK = "SARFLOOD_UP", "SARFLOOD_PART"  # in the environment of every part
 RUN_MARK = "PREFECT__FLOW_RUN_ID"  # which Prefect gives to the process of a run
 REPORTS_URL = "SARFLOOD_REPORTS_URL"
-TOKEN = "SARFLOOD_TOKEN"  # noqa: S105  # the name of a variable
 _USER = "sarflood"
 _LOG_BYTES, _LOGS = 5_000_000, 3  # of each part
 _STOP_WITHIN_S = 20
@@ -89,8 +89,13 @@ class Site:
         folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
         return Path(folder) / f"sarflood-{name}.sock"
 
+    @property
+    def token_place(self) -> str:
+        """Where the token is found."""
+        return TOKEN if os.environ.get(TOKEN) else str(self.folder / "token")
+
     def token(self) -> str:
-        """Return what server and pages ask for: `SARFLOOD_TOKEN`, or one that is made once."""
+        """Return what the parts ask for: `SARFLOOD_TOKEN`, or a token that is made once."""
         given = os.environ.get(TOKEN)
         if given:
             return given
@@ -101,6 +106,21 @@ class Site:
             with os.fdopen(handle, "w", encoding="utf-8") as opened:
                 opened.write(secrets.token_urlsafe(24))
         return file.read_text("utf-8").strip()
+
+    def service_token(self, *, without: bool = False) -> str:
+        """Return what the service asks for; "" for nothing.
+
+        Args:
+            without: It is to ask for nothing, as `SARFLOOD_NO_TOKEN=1` says likewise.
+
+        Raises:
+            InputError: It is, and `SARFLOOD_TOKEN` gives a token none the less.
+        """
+        if not without and os.environ.get(NO_TOKEN) != "1":
+            return self.token()
+        if os.environ.get(TOKEN):
+            raise InputError(f"{TOKEN} is set: unset it, or do without --no-token and {NO_TOKEN}")
+        return ""
 
     def auth(self) -> str:
         """Return user and token, as Prefect and browsers want them: `sarflood:…`."""
@@ -144,7 +164,7 @@ def _commands(workspace: Workspace, ports: Ports) -> dict[str, list[str]]:
     own = [python, "-m", "sarflood.cli"]
     return {
         SERVER: [*prefect, "server", "start", "--host", HOST, "--port", str(ports.prefect)],
-        "worker": [*prefect, "worker", "start", "--pool", POOL, "--type", "process"],
+        WORKER: [*prefect, "worker", "start", "--pool", POOL, "--type", "process"],
         "watch": [python, "-m", "flows.watch"],
         "serve": [*own, "serve", "--follow", "--port", str(ports.serve), "--workspace", here],
         "pages": [python, "-m", "sarflood.operations.pages", str(ports.reports), here],
@@ -166,6 +186,7 @@ def bring_up(workspace: Workspace, ports: Ports, *, foreground: bool = False) ->
     site = Site(workspace)
     if site.processes():
         raise InputError(f"{workspace.root}: is up already; see `sarflood status`")
+    site.service_token()  # a contradiction is said now
     end_left(workspace)
     for port in asdict(ports).values():
         check_port(port)
@@ -193,6 +214,7 @@ def bring_up(workspace: Workspace, ports: Ports, *, foreground: bool = False) ->
             WORKSPACE_MARK: str(workspace.root),
         }
     )
+    environment.pop(OWNER, None)  # the parts outlive who brings them up
     command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(config)]
     if foreground:
         command.append("--nodaemon")
@@ -240,12 +262,7 @@ def end_left(workspace: Workspace, part: str | None = None) -> bool:
             themselves, and tell the server how they end.
     """
     found = list(marked(workspace, part))
-    for process in found:
-        _quietly(process.terminate)
-    _, alive = psutil.wait_procs(found, timeout=_STOP_WITHIN_S)
-    for process in alive:
-        _quietly(process.kill)
-    psutil.wait_procs(alive, timeout=_STOP_WITHIN_S)
+    end_processes(found, _STOP_WITHIN_S)
     return bool(found)
 
 
@@ -261,11 +278,6 @@ def marked(workspace: Workspace, part: str | None = None) -> Iterator[psutil.Pro
             continue
         if part is None or (environment.get(PART_MARK) == part and RUN_MARK not in environment):
             yield process
-
-
-def _quietly(end: Callable[[], object]) -> None:
-    with suppress(psutil.Error):  # it has ended by itself
-        end()
 
 
 def _config(site: Site, commands: dict[str, list[str]]) -> configparser.RawConfigParser:

@@ -7,18 +7,21 @@ their check.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sarflood.evaluation.intervals import Difference, iou_difference
 from sarflood.evaluation.pooled import figures, wet_share_kinds
-from sarflood.params import ChampionParams, GateParams, Limits, ServingParams
-from sarflood.serving.recorded import MAX_DIFFERENT
+from sarflood.mapping.recorded import MAX_DIFFERENT, MAX_DIFFERENT_ROUNDED
+from sarflood.params import ChampionParams, GateParams, Limits, ServingParams, ShadowParams
+from sarflood.serving.compared import Compared
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second, for who only reads a verdict
 
 Figures = Mapping[str, Any]
 TITLES = {
@@ -33,8 +36,10 @@ TITLES = {
     "boundary_distance_m": "boundary distance in metres",
     "ece": "calibration error",
 }
+_VERSUS = "IoU above champion"
 _EITHER_WAY = "area_error"  # too much and too little are as bad
 _COUNTS = ["tp", "fp", "fn"]
+SHADOW_REQUESTS = "shadow: requests"
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,42 @@ def read_checks(verdict: Figures) -> list[Check]:
     return [Check(**check) for check in verdict["checks"]]
 
 
+def comparison(verdict: Figures, evaluation: Figures) -> list[dict[str, Any]]:
+    """Return candidate and champion side by side for people: all test patches, then each event.
+
+    Args:
+        verdict: `metrics/gate.json`.
+        evaluation: `metrics/evaluation.json` of the candidate.
+
+    Returns:
+        Rows with `test patches of`, the IoU of `candidate` and `champion` (None where events were
+        judged together, or there is none), `difference`, its interval as `surely` (one-sided, by
+        `gate.champion.confidence`), `verdict` and `note`; none without a champion.
+    """
+    events = {f"event {name}": row for name, row in evaluation["events"].items()}
+    events |= {f"new: {name}": row for name, row in evaluation["events"].items()}
+    scored = {"all test patches": evaluation["test"], **events}
+    start = f"{_VERSUS} {verdict['champion']}"
+    rows = []
+    for check in read_checks(verdict):
+        if not check.name.startswith(start):
+            continue
+        of = check.name.removeprefix(start).removeprefix(", ") or "all test patches"
+        ours, above = _number(scored.get(of), "iou"), check.observed
+        rows.append(
+            {
+                "test patches of": of,
+                "candidate": ours,
+                "champion": None if ours is None or above is None else ours - above,
+                "difference": above,
+                "surely": "–" if check.low is None else f"{check.low:+.4f} to {check.high:+.4f}",
+                "verdict": "passed" if check.passed else "refused",
+                "note": check.note,
+            }
+        )
+    return rows
+
+
 @dataclass(frozen=True)
 class Scored:
     """A model scored on today's test patches.
@@ -190,11 +231,26 @@ def judge_bundle(answered: Figures | str, params: ServingParams) -> list[Check]:
     """
     if isinstance(answered, str):
         return [replace(_limited("bundle: starts and answers", None, minimum=1.0), note=answered)]
+    different = MAX_DIFFERENT_ROUNDED if answered["rounded"] else MAX_DIFFERENT
     return [
         _limited("bundle: ready, seconds", answered["ready_s"], maximum=params.ready_within_s),
         _limited("bundle: a patch, seconds", answered["patch_s"], maximum=params.patch_within_s),
         _limited("bundle: memory, GiB", answered["memory_gib"], maximum=params.max_memory_gib),
-        _limited("bundle: pixels as evaluated", answered["equal_share"], minimum=1 - MAX_DIFFERENT),
+        _limited("bundle: pixels as evaluated", answered["equal_share"], minimum=1 - different),
+    ]
+
+
+def judge_shadow(found: Sequence[Compared], params: ShadowParams) -> list[Check]:
+    """Judge how a candidate answered copies of what the champion was asked.
+
+    Args:
+        found: The pairs of answers; one that is none has no pixel equal.
+        params: What is asked for.
+    """
+    equal = float(np.mean([item.equal for item in found])) if found else None
+    return [
+        _limited(SHADOW_REQUESTS, float(len(found)), minimum=float(params.requests)),
+        _limited("shadow: pixels as the champion's", equal, minimum=params.least_equal),
     ]
 
 
@@ -255,7 +311,7 @@ def _slice(name: str, patches: pd.DataFrame, regions: Mapping[str, str]) -> NDAr
 
 def _against(champion: Champion, scored: Scored, params: ChampionParams) -> Iterator[Check]:
     """Compare with the champion: overall, on each event, on the new events, and by its data."""
-    versus = f"IoU above champion {champion.version}"
+    versus = f"{_VERSUS} {champion.version}"
     other = champion.scored
     if isinstance(other, Scored) and _ids(scored) != _ids(other):
         other = "the two were not scored on the same test patches"

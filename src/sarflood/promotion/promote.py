@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sarflood.dvc_remote import dvc_remote, push
 from sarflood.errors import GateRefusedError, InputError, SarfloodError
 from sarflood.files import sha256
 from sarflood.model import WEIGHTS
@@ -24,8 +25,13 @@ from sarflood.promotion.registry import (
     register,
     versions,
 )
-from sarflood.serving.bundle import build_bundle, check_bundle
+from sarflood.promotion.shadow import lacking, shadow, shadowed
+from sarflood.serving.bundle import EVALUATION, build_bundle, content_hash
+from sarflood.serving.check import check_bundle
 from sarflood.workspace import NOBODY, Workspace
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 # What makes a version: code that is committed by people, and what a run writes.
 CODE = ("src", "flows", "dvc.yaml", "bentofile.yaml")
@@ -34,9 +40,16 @@ RUN = ("dvc.lock", "params.yaml", "metrics", "plots", "models")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A version's bundle that was started once and answered as the evaluation did."""
+    """A version's bundle that was started once and answered as the evaluation did.
+
+    Attributes:
+        tag: Such as `flood-unet:v0.3.0`.
+        content: See `content_hash`.
+        check: What `check_bundle` found.
+    """
 
     tag: str
+    content: str
     check: dict[str, Any]
 
 
@@ -101,14 +114,16 @@ def record_run(workspace: Workspace, message: str) -> None:
     """Push what a run wrote, verify the push, and commit.
 
     Raises:
-        SarfloodError: The remote does not have the files afterwards; nothing is committed then.
+        NetworkError: The remote does not answer; nothing is committed then.
+        SarfloodError: The remote does not have the files afterwards; nor then.
     """
     root = workspace.root
-    dvc(root, "push", "--quiet")
-    missing = dvc(root, "status", "--cloud", "--json").strip()
-    if missing not in {"{}", ""}:
+    push(root)
+    with dvc_remote(root, "`dvc status --cloud`") as repo:
+        missing = repo.status(cloud=True)
+        damaged = _damaged(repo)
+    if missing:
         raise SarfloodError(f"{root}: `dvc push` left files behind: {missing}; is the remote full?")
-    damaged = _damaged(workspace)
     if damaged:
         raise SarfloodError(
             f"{root}: damaged in the DVC remote, of another size than here: {', '.join(damaged)}; "
@@ -119,18 +134,15 @@ def record_run(workspace: Workspace, message: str) -> None:
         git(root, "commit", "--quiet", "-m", message, "--", *RUN)
 
 
-def _damaged(workspace: Workspace) -> list[str]:
+def _damaged(repo: Repo) -> list[str]:
     """Name the files that the remote has in another size: DVC looks whether they are there."""
-    from dvc.repo import Repo
-
     wrong = []
-    with Repo(str(workspace.root)) as repo:
-        remote = repo.cloud.get_remote_odb()
-        for out in repo.index.outs:
-            if out.use_cache and out.hash_info and not out.hash_info.isdir and out.meta:
-                place = remote.oid_to_path(out.hash_info.value)
-                if remote.fs.size(place) != out.meta.size:
-                    wrong.append(f"{out} ({place})")
+    remote = repo.cloud.get_remote_odb()
+    for out in repo.index.outs:
+        if out.use_cache and out.hash_info and not out.hash_info.isdir and out.meta:
+            place = remote.oid_to_path(out.hash_info.value)
+            if remote.fs.size(place) != out.meta.size:
+                wrong.append(f"{out} ({place})")
     return wrong
 
 
@@ -155,7 +167,10 @@ def bundle_version(
     with tempfile.TemporaryDirectory(prefix="sarflood-code-") as folder:
         code = Path(folder)
         archive = code / "code.tar"
-        needed = ("src", "bentofile.yaml", "params.yaml")
+        needed = ["src", "bentofile.yaml", "params.yaml"]
+        needed += git(
+            workspace.root, "ls-tree", "--name-only", version.tag, EVALUATION
+        ).splitlines()
         git(workspace.root, "archive", "-o", str(archive), version.tag, *needed)
         with tarfile.open(archive) as tar:
             # Python before 3.11.4 has no filter; the archive is git's own.
@@ -166,7 +181,7 @@ def bundle_version(
     failed = [item.sentence() for item in judge_bundle(check, params) if not item.passed]
     if failed:
         raise SarfloodError(f"{tag}: {'; '.join(failed)}")
-    return Bundle(tag, check)
+    return Bundle(tag, content_hash(tag, workspace.bentos), check)
 
 
 def promote_judged(workspace: Workspace, version: Version, message: str) -> Version:
@@ -187,7 +202,7 @@ def promote_judged(workspace: Workspace, version: Version, message: str) -> Vers
 def promote(
     workspace: Workspace, version: Version, message: str, override: str | None = None
 ) -> Version:
-    """Assign production to a version that passed the gate, whoever is champion now.
+    """Assign production to a version that the gate lets pass, whoever is champion now.
 
     Args:
         workspace: Where.
@@ -197,31 +212,41 @@ def promote(
             the tag, with the name of git's user.
 
     Raises:
-        GateRefusedError: It did not pass, and there is no such reason.
+        GateRefusedError: It is refused, and there is no such reason.
         InputError: Git does not know by whom the gate is overridden.
     """
-    if not version.gate_passed:
-        check_override(workspace, version, override)
+    if overrides_gate(workspace, version, override):
         message = f"{OVERRIDE}: {override}"
-    return assign_production(workspace, version.version, message)
+    promoted = assign_production(workspace, version.version, message)
+    if shadowed(workspace) == version.version:
+        shadow(workspace, None)
+    return promoted
 
 
-def check_override(workspace: Workspace, version: Version, override: str | None) -> None:
-    """Refuse a version that the gate refused, but for a reason given by somebody with a name.
+def overrides_gate(workspace: Workspace, version: Version, override: str | None) -> bool:
+    """Say whether the gate refuses a version that is promoted for a reason, by whoever has a name.
 
     Raises:
-        GateRefusedError: There is no reason.
+        GateRefusedError: It does, and there is no reason.
         InputError: Git does not know who gives it.
     """
+    refusal = _refusal(workspace, version)
+    if refusal is None:
+        return False
     if not (override or "").strip():
-        raise GateRefusedError(
-            f"{version.version}: refused by the gate (see `sarflood models show "
-            f"{version.version}`); the champion stays"
-        )
+        raise GateRefusedError(f"{version.version}: {refusal}; the champion stays")
     if git(workspace.root, "config", "--default", "", "user.name").strip() in {"", NOBODY}:
         raise InputError(
             f"{workspace.root}: the gate is overridden by name: `git config user.name NAME` first"
         )
+    return True
+
+
+def _refusal(workspace: Workspace, version: Version) -> str | None:
+    if not version.gate_passed:
+        return f"refused by the gate (see `sarflood models show {version.version}`)"
+    lacks = [check.sentence() for check in lacking(workspace, version)]
+    return f"{'; '.join(lacks)} (see `sarflood shadow`)" if lacks else None
 
 
 def previous_champion(workspace: Workspace) -> Version | None:

@@ -15,16 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock
 
+from sarflood.dvc_remote import dvc_remote
 from sarflood.errors import InputError, SarfloodError
 from sarflood.files import replacing, sha256, write_json
 from sarflood.model import WEIGHTS
 from sarflood.process import clear_git_locks, git
 from sarflood.workspace import MODEL_NAME, Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second, for who only asks for versions
 
 PRODUCTION = "production"
 OVERRIDE = "Override of the gate"
@@ -208,7 +211,12 @@ def _writer(workspace: Workspace) -> Iterator[None]:
 
 
 def fetch_version(workspace: Workspace, version: Version) -> Path:
-    """Return a folder with the version's model package, from the DVC cache or remote."""
+    """Return a folder with the version's model package, from the DVC cache or remote.
+
+    Raises:
+        NetworkError: The DVC remote does not answer.
+        SarfloodError: It lacks the files, or has others.
+    """
     folder = workspace.cache / "versions" / version.version
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{version.version}.lock")):
@@ -225,11 +233,8 @@ def _is_whole(folder: Path, version: Version) -> bool:
 
 
 def _fetch(workspace: Workspace, version: Version, folder: Path) -> None:
-    from dvc.api import DVCFileSystem
-
-    source = DVCFileSystem(str(workspace.root), rev=version.tag)
-    inside = workspace.model.relative_to(workspace.root).as_posix()
-    try:
+    with _files_of(workspace, version, "model package") as source:
+        inside = workspace.model.relative_to(workspace.root).as_posix()
         known = {
             Path(item["name"]).name: item.get("dvc_info", {}).get("md5")
             for item in source.ls(inside)
@@ -240,10 +245,15 @@ def _fetch(workspace: Workspace, version: Version, folder: Path) -> None:
             _copy(source, f"{inside}/{name}", part)
             _check_whole(part, known[name], f"{version.tag}: {name}")
             part.replace(folder / name)
-    except SarfloodError:
-        raise
-    except Exception as error:
-        raise _unreachable(version, "model package", error) from error
+
+
+@contextmanager
+def _files_of(workspace: Workspace, version: Version, what: str) -> Iterator[Any]:
+    """Give the files of a version's tag, from the DVC cache or remote."""
+    from dvc.api import DVCFileSystem
+
+    with dvc_remote(workspace.root, f"{version.tag}: fetching its {what}"):
+        yield DVCFileSystem(str(workspace.root), rev=version.tag)
 
 
 def _copy(source: Any, inside: str, path: Path) -> None:
@@ -269,26 +279,15 @@ def _md5(path: Path) -> str:
 
 def fetch_split(workspace: Workspace, version: Version) -> pd.DataFrame:
     """Return the split that a version was trained with, from the DVC cache or remote."""
-    from dvc.api import DVCFileSystem
+    import pandas as pd
 
     path = workspace.cache / "versions" / f"{version.version}-split.parquet"
     inside = workspace.split.relative_to(workspace.root).as_posix()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with replacing(path) as temporary:
-                source = DVCFileSystem(str(workspace.root), rev=version.tag)
-                _copy(source, inside, temporary)
-        except Exception as error:
-            raise _unreachable(version, "split", error) from error
+        with replacing(path) as temporary, _files_of(workspace, version, "split") as source:
+            _copy(source, inside, temporary)
     return pd.read_parquet(path)
-
-
-def _unreachable(version: Version, what: str, error: Exception) -> SarfloodError:
-    return SarfloodError(
-        f"{version.tag}: its {what} cannot be fetched ({error}); "
-        "is the DVC remote reachable? `dvc remote list` names it"
-    )
 
 
 def note_champion(workspace: Workspace) -> Version | None:

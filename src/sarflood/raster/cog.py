@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what a failed write raises as, and public nowhere
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from sarflood.errors import SarfloodError
 from sarflood.files import replacing
@@ -18,13 +22,20 @@ from sarflood.raster.patch import UNKNOWN
 
 
 def write_cog(
-    path: Path, band: NDArray[np.uint8], *, crs: CRS, transform: Affine, description: str
+    path: Path,
+    strips: Iterable[tuple[int, NDArray[np.uint8]]],
+    shape: tuple[int, int],
+    *,
+    crs: CRS,
+    transform: Affine,
+    description: str,
 ) -> None:
     """Write one band as a cloud-optimised GeoTIFF, whole or not at all.
 
     Args:
         path: Where to; an existing file is replaced.
-        band: (H, W) uint8; 255 is no data.
+        strips: The band uint8, part by part: number of the first row, and (h, W); 255 is no data.
+        shape: Rows and columns of all of it.
         crs: The coordinate reference system.
         transform: Pixel (column, row) to CRS coordinates.
         description: What the band shows, as other programs list it.
@@ -32,26 +43,30 @@ def write_cog(
     Raises:
         SarfloodError: It cannot be written, such as on a full disk.
     """
-    height, width = band.shape
-    with replacing(path) as temporary:
+    profile = {"height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8"}
+    place = {"crs": crs, "transform": transform, "nodata": UNKNOWN}
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder,
+        replacing(path) as temporary,
+    ):
+        plain = Path(folder) / "plain.tif"
         try:
+            # Overviews need all of the band: GDAL makes a cloud-optimised file of another one.
             with rasterio.open(
+                plain, "w", driver="GTiff", bigtiff="if_safer", **profile, **place
+            ) as band:
+                for top, rows in strips:
+                    band.write(rows, 1, window=Window(0, top, rows.shape[1], rows.shape[0]))
+                band.set_band_description(1, description)
+            rasterio.shutil.copy(
+                plain,
                 temporary,
-                "w",
                 driver="COG",
-                height=height,
-                width=width,
-                count=1,
-                dtype="uint8",
-                crs=crs,
-                transform=transform,
-                nodata=UNKNOWN,
                 compress="deflate",
                 overview_resampling="nearest",  # classes have no average
                 bigtiff="if_safer",
-            ) as cog:
-                cog.write(band, 1)
-                cog.set_band_description(1, description)
+                num_threads="all_cpus",
+            )
         except (RasterioError, CPLE_BaseError) as error:
             raise SarfloodError(
                 f"{path}: cannot be written ({error}); is the disk full?"

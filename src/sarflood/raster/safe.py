@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # some of GDAL's errors come as this, public nowhere
+from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, TooLargeError
 
 # The first bytes of the only formats that are opened, and the one GDAL driver each is opened with.
 _MAGIC = {
@@ -31,6 +35,8 @@ _GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side-car files: the file speaks for itself
     "GDAL_PAM_ENABLED": "NO",
 }
+# What leads from WKT to files: parameters of PROJ in an extension, and grids of shifts.
+_CRS_FILES = re.compile(r"(EXTENSION|PARAMETERFILE)\[")
 _DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
 MAX_MEGAPIXELS = 4_000
 MAX_BANDS = 16
@@ -42,9 +48,9 @@ def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator
     """Open a GeoTIFF or PNG for reading, with the one driver that its first bytes call for.
 
     Raises:
-        InputError: No such file, another format, a header that promises more than
-            `max_megapixels`, 200,000 pixels a side or 16 bands, pixels that are no real numbers,
-            or descriptions or units that are not UTF-8.
+        TooLargeError: A header that promises more than `max_megapixels`, or 200,000 pixels a side.
+        InputError: No such file, another format, more than 16 bands, pixels that are no real
+            numbers, descriptions or units that are not UTF-8, or a CRS that names files.
     """
     try:
         with path.open("rb") as file:
@@ -71,16 +77,17 @@ def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator
 
 def _check_header(path: Path, dataset: DatasetReader, max_megapixels: int) -> None:
     if max(dataset.shape) > MAX_SIDE:
-        raise InputError(
+        raise TooLargeError(
             f"{path}: {dataset.width}×{dataset.height} pixels; at most {MAX_SIDE:,} a side"
         )
     megapixels = dataset.width * dataset.height / 1e6
     if megapixels > max_megapixels:
-        raise InputError(
+        raise TooLargeError(
             f"{path}: {dataset.width}×{dataset.height} pixels; at most {max_megapixels} megapixels"
         )
     if dataset.count > MAX_BANDS:
         raise InputError(f"{path}: {dataset.count} bands; at most {MAX_BANDS}")
+    _check_crs(path, dataset)
     odd = set(dataset.dtypes) - _DTYPES
     if odd:
         raise InputError(f"{path}: pixels of type {', '.join(sorted(odd))}; need real numbers")
@@ -90,6 +97,29 @@ def _check_header(path: Path, dataset: DatasetReader, max_megapixels: int) -> No
         raise InputError(
             f"{path}: a band's description or unit is not UTF-8 ({error}); write it anew"
         ) from error
+
+
+def _check_crs(path: Path, dataset: DatasetReader) -> None:
+    """Refuse a CRS that names files: PROJ would open them when it is used, wherever they lie."""
+    try:
+        wkt = dataset.crs.to_wkt() if dataset.crs else ""
+    except (CRSError, CPLE_BaseError) as error:
+        raise InputError(
+            f"{path}: its CRS cannot be read ({error}); name the right one with "
+            "`rio edit-info --crs EPSG:…`"
+        ) from error
+    if _CRS_FILES.search(wkt.replace(_web_mercator(), "")):
+        raise InputError(
+            f"{path}: its CRS names a file; give it one by number, with "
+            "`rio edit-info --crs EPSG:…`"
+        )
+
+
+@lru_cache(maxsize=1)
+def _web_mercator() -> str:
+    """Return how WKT extends the one CRS of wide use that it does so for; it names no file."""
+    found = re.search(r'EXTENSION\["PROJ4","[^"]*"\]', CRS.from_epsg(3857).to_wkt())
+    return found[0] if found else "none"
 
 
 def read_bands(

@@ -2,85 +2,84 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 
 import watchfiles
 
 from sarflood.errors import SarfloodError
 from sarflood.params import load_params
 from sarflood.process import git
-from sarflood.serving.bundle import bundle_folder, is_built, serve_command
-from sarflood.serving.server import server, wait_until_ready
-from sarflood.workspace import MODEL_NAME, Workspace
+from sarflood.serving.access import STAGE
+from sarflood.serving.bundle import bundle_folder
+from sarflood.serving.candidate import Candidate
+from sarflood.serving.rollout import Rollout, kept, log_of
+from sarflood.serving.server import BundleServer
+from sarflood.workspace import Workspace
 
 _LOOK_EVERY_MS = 1000
 _SURE_EVERY = 20  # looks: tags that were packed or fetched change no file that is watched
 
 
-def log_of(workspace: Workspace, port: int) -> Path:
-    """Return where the service on a port writes its log."""
-    return workspace.cache / f"serve-{port}.log"
-
-
 @contextmanager
-def serving(workspace: Workspace, tag: str, port: int) -> Iterator[subprocess.Popen[str]]:
+def serving(
+    workspace: Workspace, tag: str, port: int, token: str, stage: str | None
+) -> Iterator[BundleServer]:
     """Serve a bundle on a port of the loopback while the block runs; begins when it is ready.
+
+    Args:
+        workspace: Where.
+        tag: The bundle, such as `flood-unet:v0.3.0`.
+        port: The port.
+        token: What it asks for; "" for nothing.
+        stage: Of the version, such as `production`, for `/model`.
 
     Raises:
         SarfloodError: It did not get ready.
     """
     log = log_of(workspace, port)
-    limit = load_params(workspace.params).serving.ready_within_s
-    command = serve_command(str(bundle_folder(tag, workspace.bentos)), port)
-    with (
-        tempfile.TemporaryDirectory(prefix="sarflood-serve-") as home,
-        server(command, Path(home), log, workspace.journal) as process,
-    ):
-        wait_until_ready(process, port, ready_within_s=limit, tag=tag, log=log)
-        yield process
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("", encoding="utf-8")
+    bundle = bundle_folder(tag, workspace.bentos)
+    environment = {STAGE: stage or "", **kept(workspace)}
+    server = BundleServer(bundle, log, token, port=port, environment=environment)
+    with closing(server):
+        server.wait_until_ready(load_params(workspace.params).serving.ready_within_s)
+        yield server
 
 
 def follow(
     workspace: Workspace,
     production: Callable[[], str | None],
+    shadowed: Callable[[], str | None],
     port: int,
+    token: str,
+    address: str,
     say: Callable[[str], object],
 ) -> None:
     """Serve what is in production until the process is ended; change over when that changes.
 
-    The old version is ended before the new one starts: both would listen on one port.
-
     Args:
         workspace: Where.
         production: Says which version is in production.
+        shadowed: Says which one gets a copy of what that one is asked.
         port: On the loopback.
+        token: What the service asks for; "" for nothing.
+        address: As it is told to a person.
         say: Is told what is served.
 
     Raises:
-        SarfloodError: The service ended, or did not get ready.
+        InputError: Another program has the port.
+        SarfloodError: The first version did not get ready.
     """
-    log = log_of(workspace, port)
-    waiting = ""
-    for version in _changes(workspace, production):
-        tag = f"{MODEL_NAME}:{version}"
-        if version is None or not is_built(tag, workspace.bentos):
-            wanted = f"{tag} is not built: `sarflood deploy`" if version else "no version yet"
-            if wanted != waiting:
-                say(wanted)
-            waiting = wanted
-            continue
-        waiting = ""
-        with serving(workspace, tag, port) as process:
-            say(f"{tag} answers on http://127.0.0.1:{port}; log in {log}")
-            for now in _changes(workspace, production):
-                if process.poll() is not None:
-                    raise SarfloodError(f"{tag}: the service ended; see {log}")
-                if now not in (version, None) and is_built(f"{MODEL_NAME}:{now}", workspace.bentos):
-                    break
+    with (
+        closing(Rollout(workspace, port, token, address, say)) as rollout,
+        closing(Candidate(workspace, rollout.log, token, say)) as candidate,
+    ):
+        for version in _changes(workspace, production):
+            rollout.step(version)
+            other = shadowed()
+            candidate.step(other if other != version else None)
     raise SarfloodError("the tags could not be watched")
 
 

@@ -1,4 +1,4 @@
-"""A server as a child process: its port, its readiness, and its end."""
+"""A bundle's server as a child process: its ports, its readiness, and its end."""
 
 from __future__ import annotations
 
@@ -6,148 +6,194 @@ import http.client
 import json
 import socket
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from sarflood.errors import InputError, SarfloodError
 from sarflood.monitoring.journal import JOURNAL
-from sarflood.process import END_WITHIN_S, child_environment, end_group
-from sarflood.serving.recorded import REFUSES
+from sarflood.process import child_environment, end_group
+from sarflood.serving.access import REFUSES, STAGE, bearer, token_environment
+from sarflood.serving.compared import SHADOW
 
 HOST = "127.0.0.1"
+_RUN = Path(__file__).with_name("run.py")
 _LOOK_EVERY_S = 0.1
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def bind(port: int = 0) -> socket.socket:
+    """Return a socket that is bound to a port of the loopback, and does not listen yet.
 
-
-def check_port(port: int) -> None:
-    """Check that a server may listen on a port of the loopback.
+    Args:
+        port: The port; 0 for any that is free.
 
     Raises:
         InputError: Another program listens there, or it takes more rights than ours.
     """
-    with socket.socket() as probe:
-        # As servers do: connections that have ended do not keep the port, only who listens does.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} of {HOST}: {error.strerror}; name another with --port"
-            ) from error
+    bound = socket.socket()
+    # As servers do: connections that have ended do not keep the port, only who listens does.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((HOST, port))
+    except OSError as error:
+        bound.close()
+        raise InputError(
+            f"port {port} of {HOST}: {error.strerror}; name another with --port"
+        ) from error
+    return bound
 
 
-@contextmanager
-def server(
-    command: Sequence[str], home: Path, log: Path, journal: Path | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    """Start BentoML in a session and a home of its own; end it with its workers at the end.
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on just now."""
+    with bind() as probe:
+        return int(probe.getsockname()[1])
+
+
+def check_port(port: int) -> None:
+    """Check that a server may listen on a port of the loopback; raises as `bind`."""
+    bind(port).close()
+
+
+class BundleServer:
+    """A bundle's server, a child process with a home of its own (`serving/run.py`).
+
+    It listens on its own port as soon as its model has answered its recorded patches, and takes
+    connections from the public socket only from `accept` to `drain`.
 
     Args:
-        command: The command.
-        home: A folder for BentoML's own files and all temporary ones. No other server may use it:
-            BentoML empties the metrics of a home that it starts in.
-        log: Where the output goes.
-        journal: Where the service keeps the statistics of what it maps; by default it keeps none.
+        bundle: The bundle's folder, which its tag names.
+        log: Its output is appended.
+        token: What it asks clients for; "" for nothing.
+        port: Its own, on the loopback; 0 for any that is free.
+        public: A bound socket, which several servers may share.
+        environment: More for the child.
     """
-    environment = {
-        "BENTOML_HOME": str(home),
-        "TMPDIR": str(home),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        JOURNAL: str(journal or ""),
-    }
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=home,
-            env=child_environment(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+
+    def __init__(
+        self,
+        bundle: Path,
+        log: Path,
+        token: str,
+        *,
+        port: int = 0,
+        public: socket.socket | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.tag = f"{bundle.parent.name}:{bundle.name}"
+        self.version = bundle.name
+        self._token, self._log = token, log
+        self._home = tempfile.TemporaryDirectory(prefix="sarflood-serve-")
+        home = Path(self._home.name)
+        metrics = home / "metrics"
+        metrics.mkdir()
+        with bind(port) as private, log.open("a", encoding="utf-8") as output:
+            self._log_from = output.tell()
+            self.port = int(private.getsockname()[1])
+            sockets = [item.fileno() for item in (private, public) if item]
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(_RUN), str(bundle.resolve()), *map(str, sockets)],
+                cwd=home,
+                env=child_environment(
+                    {
+                        "BENTOML_HOME": str(home),
+                        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+                        "TMPDIR": str(home),
+                        "PYTHONDONTWRITEBYTECODE": "1",
+                        JOURNAL: "",
+                        STAGE: "",
+                        SHADOW: "",
+                        **token_environment(token),
+                        **(environment or {}),
+                    }
+                ),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                pass_fds=sockets,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def check_running(self) -> None:
+        """Raise SarfloodError if the process has ended, with the last lines of its log."""
+        code = self.process.poll()
+        if code is not None:
+            raise self._fault(f"ended with code {code}")
+
+    def is_ready(self) -> bool:
+        """Say whether `/readyz` says yes.
+
+        Raises:
+            SarfloodError: It has ended, or is of another version than its tag says.
+        """
+        self.check_running()
+        if get(self.port, "/readyz") is None:
+            return False
         try:
-            yield process
-        finally:
-            _end(process)
+            answered = json.loads(get(self.port, "/model", self._token) or b"{}")["version"]
+        except (ValueError, KeyError, TypeError):
+            answered = "none that it can name"
+        if answered != self.version:
+            raise SarfloodError(f"{self.tag}: it is of another version: {answered}")
+        return True
+
+    def wait_until_ready(self, within_s: float) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            SarfloodError: It ended, refused to serve, was not ready in time, or is of another
+                version; the message has its reason, or the last lines of its log.
+        """
+        deadline = time.monotonic() + within_s
+        while not self.is_ready():
+            if time.monotonic() > deadline:
+                raise self._fault(f"not ready within {within_s:g} s")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_LOOK_EVERY_S)
+
+    def _fault(self, what: str) -> SarfloodError:
+        with self._log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self._log_from)
+            said = file.read()
+        _, refuses, rest = said.partition(REFUSES)
+        if refuses:
+            return SarfloodError(f"{self.tag}: {refuses}{rest.partition(chr(10))[0]}")
+        tail = "\n".join(said.splitlines()[-15:])
+        return SarfloodError(f"{self.tag}: {what}; its log ends with:\n{tail}")
+
+    def accept(self) -> None:
+        """Take connections from the public socket."""
+        self._tell("accept")
+
+    def drain(self) -> None:
+        """Take no more connections; the process ends with the last of those that it has."""
+        self._tell("drain")
+
+    def _tell(self, word: str) -> None:
+        with suppress(BrokenPipeError):  # it has ended, which its owner sees
+            print(word, file=self.process.stdin, flush=True)
+
+    def close(self) -> None:
+        """End it, and remove its home."""
+        with suppress(BrokenPipeError):
+            if self.process.stdin:
+                self.process.stdin.close()
+        end_group(self.process)
+        self._home.cleanup()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a server and its workers, which BentoML starts in sessions of their own."""
-    try:
-        workers = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        workers = []
-    end_group(process)
-    _, alive = psutil.wait_procs(workers, timeout=0)
-    for worker in alive:
-        worker.kill()
-    psutil.wait_procs(alive, timeout=END_WITHIN_S)
-
-
-def wait_until_ready(
-    process: subprocess.Popen[str], port: int, *, ready_within_s: float, tag: str, log: Path
-) -> None:
-    """Wait until `/readyz` says yes and `/model` names the version that was asked for.
-
-    Args:
-        process: The server.
-        port: Where it listens on the loopback.
-        ready_within_s: How long it may take.
-        tag: The bundle, such as `flood-unet:v0.3.0`.
-        log: The server's output.
-
-    Raises:
-        SarfloodError: The server ended, refused to serve, was not ready in time, or is of another
-            version; the message has its reason, or the last lines of its log.
-    """
-    deadline = time.monotonic() + ready_within_s
-    while not (get(port, "/readyz") is not None and process.poll() is None):
-        try:
-            code = process.wait(_LOOK_EVERY_S)
-        except subprocess.TimeoutExpired:
-            _raise_refusal(tag, log)
-            fault = f"not ready within {ready_within_s:g} s"
-            if time.monotonic() < deadline:
-                continue
-        else:
-            fault = f"ended with code {code} before it was ready"
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise SarfloodError(f"{tag}: {fault}; its log ends with:\n{tail}")
-    _check_version(port, tag)
-
-
-def _check_version(port: int, tag: str) -> None:
-    try:
-        answered = json.loads(get(port, "/model") or b"{}")["version"]
-    except (ValueError, KeyError, TypeError):
-        answered = "none that it can name"
-    if answered != tag.partition(":")[2]:
-        raise SarfloodError(f"{tag}: what answers on port {port} is of another version: {answered}")
-
-
-def _raise_refusal(tag: str, log: Path) -> None:
-    """Raise what the service gave as its reason; BentoML would start it again and again."""
-    _, refuses, rest = log.read_text(encoding="utf-8", errors="replace").partition(REFUSES)
-    if refuses:
-        raise SarfloodError(f"{tag}: {refuses}{rest.splitlines()[0] if rest else ''}")
-
-
-def get(port: int, path: str) -> bytes | None:
+def get(port: int, path: str, token: str = "") -> bytes | None:
     """Return the body of a good answer from a port of the loopback; None of any other, or none."""
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=bearer(token))
         response = connection.getresponse()
         return response.read() if response.status == 200 else None
     except (OSError, http.client.HTTPException):

@@ -23,8 +23,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
-from sarflood.raster.areas import to_lon_lat
-from sarflood.raster.grid import check_same_grid
+from sarflood.raster.grid import check_same_grid, to_lon_lat
 from sarflood.raster.names import bands_by_name
 from sarflood.raster.patch import PATCH, UNKNOWN
 from sarflood.raster.safe import open_raster, read_bands

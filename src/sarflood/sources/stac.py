@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import shutil
@@ -67,6 +68,21 @@ def fetch_stac(source: str, folder: Path) -> Path:
 
 
 def _fetch(source: str, folder: Path) -> None:
+    base, io, items = _read(source)
+    for item in items:
+        place = folder if len(items) == 1 else folder / _file_name(item.id)
+        if place != folder and place.exists():
+            raise InputError(f"{source}: two items have the id {item.id!r}")
+        place.mkdir(exist_ok=True)
+        for role, asset in _assets(source, item).items():
+            address = str(asset.get_absolute_href() or asset.href)
+            suffix = _suffix(asset)
+            _bring(io, base, address, place / f"{role}{suffix}")
+    write_text(folder / MANIFEST, _manifest(source, items))
+
+
+def _read(source: str) -> tuple[str, GuardedIO, list[pystac.Item]]:
+    """Return the address that links start from, what reads them, and the items."""
     import pystac
 
     from sarflood.sources.remote import NOT_STAC, GuardedIO
@@ -80,16 +96,23 @@ def _fetch(source: str, folder: Path) -> None:
         raise InputError(f"{source}: not a STAC item or catalogue: {error}") from error
     if not items:
         raise InputError(f"{source}: the catalogue has no item")
-    for item in items:
-        place = folder if len(items) == 1 else folder / _file_name(item.id)
-        if place != folder and place.exists():
-            raise InputError(f"{source}: two items have the id {item.id!r}")
-        place.mkdir(exist_ok=True)
-        for role, asset in _assets(source, item).items():
-            address = str(asset.get_absolute_href() or asset.href)
-            suffix = _suffix(asset)
-            _bring(io, base, address, place / f"{role}{suffix}")
-    write_text(folder / MANIFEST, _manifest(source, items))
+    return base, io, items
+
+
+def read_item(source: str) -> tuple[str, dt.datetime | None]:
+    """Return the id of an item, as a name for files, and when it was acquired, if it says so.
+
+    Args:
+        source: Its path or http address.
+
+    Raises:
+        InputError: It is no STAC, or a catalogue of several items.
+        NetworkError: An address does not answer.
+    """
+    _, _, items = _read(source)
+    if len(items) > 1:
+        raise InputError(f"{source}: a catalogue of several items; name them one by one")
+    return _file_name(items[0].id), items[0].datetime
 
 
 def _items_of(catalogue: Any) -> Iterator[pystac.Item]:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from sarflood.errors import DataRefusedError, InputError, SarfloodError
+from sarflood.errors import DataRefusedError, InputError, NetworkError, SarfloodError
 from sarflood.params import load_params
 from sarflood.process import run
 from sarflood.workspace import Workspace, find_workspace
@@ -42,6 +42,7 @@ def reproduce(
     Raises:
         InputError: A setting is wrong (nothing has run then), or a stage says the input is.
         DataRefusedError: The stage `validate` refused the data.
+        NetworkError: The DVC remote does not answer a stage that fetches a version.
         SarfloodError: Anything else failed.
     """
     # DVC removes a stage's outputs before it runs: a wrong setting has to be found before.
@@ -61,14 +62,34 @@ def reproduce(
         raise _stage_error("\n".join(lines)) or error from None
 
 
+_KINDS = {kind.exit_code: kind for kind in (InputError, DataRefusedError, NetworkError)}
+_FAILED = re.compile(
+    r"^ERROR: failed to reproduce '(?P<stage>\w+)': failed to run: .* exited with (?P<code>-?\d+)",
+    re.MULTILINE,
+)
+_KILLED = (-9, 137)  # as Python and as a shell say it
+_LINES = 15
+
+
 def _stage_error(output: str) -> SarfloodError | None:
-    """Return the error that a stage ended with, as it was raised there."""
-    found = re.search(
-        rf"^{ERROR}(.+?)\nERROR: failed to reproduce .* exited with (\d+)",
-        output,
-        re.DOTALL | re.MULTILINE,
-    )
+    """Return the error that a stage ended with, as it was raised there; None where none has run."""
+    found = _FAILED.search(output)
     if not found:
         return None
-    kinds = {kind.exit_code: kind for kind in (InputError, DataRefusedError)}
-    return kinds.get(int(found[2]), SarfloodError)(found[1].strip())
+    stage, code = found["stage"], int(found["code"])
+    before = output[: found.start()]
+    own = before.rfind(f"\n{ERROR}")
+    if own >= 0:
+        said = before[own + len(ERROR) + 1 :].strip()
+        return _KINDS.get(code, SarfloodError)(said)
+    if code in _KILLED:
+        return SarfloodError(
+            f"stage {stage} was killed, most often for want of memory; close other programs, or "
+            "lower train.batch_size or model.width in params.yaml, then start it again"
+        )
+    lines = [line for line in before.splitlines() if line.strip()][-_LINES:]
+    head = (
+        f"stage {stage} ended with code {code}: {lines[-1] if lines else 'without a word'}; "
+        f"`dvc repro {stage}` in the workspace runs it again, what lies below says where it ended"
+    )
+    return SarfloodError("\n  ".join([head, *lines]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from sarflood.evaluation.evaluate import evaluate as evaluate_model
-from sarflood.evaluation.recorded import write_recorded
+from sarflood.evaluation.recorded import write_calibration, write_recorded
 from sarflood.files import replacing, write_json
 from sarflood.model.package import load_model
 from sarflood.monitoring.reference import make_reference, write_reference
@@ -33,6 +33,7 @@ def evaluate(workspace: Workspace) -> None:
         with replacing(workspace.plots / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
     write_recorded(workspace.model / "recorded.npz", model, events, evaluation.patches)
+    write_calibration(workspace.model / "calibration.npz", model, events, split)
     write_reference(make_reference(model, events, split), workspace.model)
 
 

@@ -13,6 +13,8 @@ from sarflood.errors import InputError, SarfloodError
 from sarflood.evaluation.data import DataChecks
 from sarflood.evaluation.evaluate import Evaluation, read_patches
 from sarflood.evaluation.evaluate import evaluate as evaluate_model
+from sarflood.evaluation.examples import WORST
+from sarflood.evaluation.pictures import worst_patches
 from sarflood.evaluation.report import write_report
 from sarflood.files import sha256, write_json, write_text
 from sarflood.model import WEIGHTS
@@ -23,13 +25,14 @@ from sarflood.patches.store import open_events
 from sarflood.promotion.card import model_card
 from sarflood.promotion.gate import Champion, Scored, judge, judge_bundle
 from sarflood.promotion.registry import Version, fetch_version, production
-from sarflood.serving.bundle import build_bundle, check_bundle
+from sarflood.serving.bundle import build_bundle
+from sarflood.serving.check import check_bundle
 from sarflood.stages import run_stage
 from sarflood.workspace import Workspace
 
 
 def gate(workspace: Workspace) -> None:
-    """Write `metrics/gate.json`, the model card and the report.
+    """Write `metrics/gate.json`, the model card, the report, and pictures of the worst patches.
 
     The champion is evaluated again, on the same test patches as the candidate. A candidate that
     passes so far is made a bundle, which is started and asked, and thrown away.
@@ -74,6 +77,8 @@ def gate(workspace: Workspace) -> None:
         gate=[check.row() for check in verdict.checks],
         card=card,
     )
+    pictures = worst_patches(evaluation.test_patches, events, model)
+    write_text(workspace.reports / WORST, pictures)
     write_json(workspace.metrics / "gate.json", verdict.as_metrics())
 
 
