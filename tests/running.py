@@ -26,6 +26,21 @@ from sarflood.setup import make_workspace
 from sarflood.workspace import Workspace
 
 
+_TRIES = 5
+
+
+class _Patient(httpx.HTTPTransport):
+    """Asks a busy server again, as Prefect's own client does: SQLite may be locked (HTTP 503)."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(_TRIES - 1):
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+            answer.close()
+        return super().handle_request(request)
+
+
 @dataclass
 class Up:
     """A workspace that is up."""
@@ -65,7 +80,8 @@ class Up:
     def api(self) -> httpx.Client:
         user, _, token = self.site.auth().partition(":")
         url = f"http://127.0.0.1:{self.ports.prefect}/api"
-        return httpx.Client(base_url=url, auth=(user, token), timeout=120)
+        transport = _Patient()
+        return httpx.Client(base_url=url, auth=(user, token), timeout=120, transport=transport)
 
     def ask(self, what: str, query: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         with self.api() as client:

@@ -14,6 +14,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from sarflood.errors import SarfloodError
+from sarflood.model.allocator import hand_back
 from sarflood.model.package import FloodModel
 from sarflood.monitoring.sight import Sight
 from sarflood.serving.metrics import note_batch
@@ -22,6 +23,7 @@ from sarflood.serving.served import Served
 # Patches that are computed at a time, by all callers of an engine together: more are no faster.
 _AT_A_TIME = 16
 _MOST_WAITING = 64  # requests
+_HAND_BACK_S = 30.0  # between two times that free memory is handed back
 
 
 class BusyError(SarfloodError):
@@ -92,6 +94,7 @@ class Batches:
         self._waiting: deque[_Request] = deque()
         self._callers: set[asyncio.Task[None]] = set()
         self._patch_s = 0.0  # that a patch of the last batch took
+        self._handed_back = time.monotonic()
 
     async def masks(self, images: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Answer the patches of one event.
@@ -142,6 +145,9 @@ class Batches:
         for (request, where), probabilities in zip(batch, found, strict=True):
             if request.take(where, probabilities, model):
                 self._on_answered(request.sight)
+        if time.monotonic() - self._handed_back > _HAND_BACK_S:
+            self._handed_back = time.monotonic()
+            hand_back()
 
     def _next(self) -> _Batch:
         """Return the next batch: its share for each that waits, the first come first."""
