@@ -25,7 +25,6 @@ from sarflood.serving.server import free_port
 from sarflood.setup import make_workspace
 from sarflood.workspace import Workspace
 
-
 _TRIES = 5
 
 

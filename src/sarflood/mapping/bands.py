@@ -108,6 +108,15 @@ class SceneBands:
         return image
 
 
+def scene_grid(
+    manifest: ModelManifest, scene: Files, *, max_megapixels: int = MAX_MEGAPIXELS
+) -> Grid:
+    """Return the grid that `open_scene` reads a scene on; only a header is read."""
+    path = next(iter(_wanted(scene, list(manifest.bands[:1]))))
+    with open_raster(path, max_megapixels=max_megapixels) as dataset:
+        return Grid(dataset.height, dataset.width, dataset.crs, dataset.transform)
+
+
 @contextmanager
 def open_scene(
     manifest: ModelManifest,

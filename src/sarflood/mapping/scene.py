@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from sarflood.mapping.bands import Files, open_scene
+from sarflood.mapping.bands import Files, open_scene, scene_grid
 from sarflood.mapping.layers import Layer
 from sarflood.mapping.strips import Strips
 from sarflood.mapping.work import Work
@@ -120,7 +123,7 @@ def map_scene(
         max_megapixels=max_megapixels,
         sight=sight,
     )
-    return finished(model, scene, pre, folder=folder, max_megapixels=max_megapixels)
+    return finished(model, scene, folder=folder, max_megapixels=max_megapixels)
 
 
 def answer_strips(
@@ -144,18 +147,36 @@ def answer_strips(
     with (
         block_cache(_CACHE_BYTES),
         open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands,
+        _cores_for(model),
+        ThreadPoolExecutor(1) as writer,
     ):
         work = Work(folder, (bands.height, bands.width))
         done, seconds = work.done(first)
         strips = Strips(model, bands, on_progress, sight, seconds, ranges)
+        writing: Future[None] | None = None
         for strip in strips.answer(done, last):
-            work.put(strip, model, seconds, first)
+            if writing:
+                writing.result()
+            writing = writer.submit(work.put, strip, model, replace(seconds), first)
+            del strip
+        if writing:
+            writing.result()
+
+
+@contextmanager
+def _cores_for(model: FloodModel) -> Iterator[None]:
+    """Leave the cores to an engine that is not PyTorch, whose idle threads spin in its way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if model.engine else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def finished(
     model: FloodModel,
     scene: Files,
-    pre: Files | None,
     *,
     folder: Path,
     firsts: Iterable[int] = (0,),
@@ -167,15 +188,13 @@ def finished(
     Args:
         model: The model.
         scene: The scene; only its header is read.
-        pre: As for `map_scene`.
         folder: With the map's rasters.
         firsts: The strips that `answer_strips` has begun with.
         max_megapixels: As for `map_scene`.
         knows_outside: Whether `answer_strips` was told between which values the training lay.
     """
-    with open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands:
-        shape, crs, transform = (bands.height, bands.width), bands.crs, bands.transform
-    work = Work(folder, shape)
+    grid = scene_grid(model.manifest, scene, max_megapixels=max_megapixels)
+    work = Work(folder, (grid.height, grid.width))
     seconds = dict.fromkeys(("all", "waiting_for_pixels", "network"), 0.0)
     for number in firsts:
         if number:
@@ -184,7 +203,7 @@ def finished(
             seconds[name] += spent
     valid = wet = 0
     valid_km2, flooded_km2 = 0.0, 0.0
-    areas = PixelAreas.of(Grid(*shape, crs, transform))
+    areas = PixelAreas.of(grid)
     for top, mask in work.mask.strips():
         is_valid, is_wet = mask != UNKNOWN, mask == WET
         valid += int(np.count_nonzero(is_valid))
@@ -194,8 +213,8 @@ def finished(
     return SceneMap(
         mask=work.mask,
         percent=work.percent,
-        crs=crs,
-        transform=transform,
+        crs=grid.crs,
+        transform=grid.transform,
         backscatter=work.backscatter.whole(),
         backscatter_step=work.step,
         manifest=model.manifest,

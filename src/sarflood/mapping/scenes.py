@@ -190,7 +190,6 @@ def finish(job: Job, begun: Begun) -> dict[str, Any]:
     result = finished(
         load_model(job.package),
         begun.scene,
-        begun.pre,
         folder=begun.work,
         firsts=begun.firsts,
         knows_outside=_ranges(job.package) is not None,

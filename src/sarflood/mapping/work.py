@@ -19,6 +19,7 @@ from sarflood.model.package import FloodModel
 from sarflood.raster.patch import UNKNOWN
 
 _LOOK_AT_PIXELS = 2048
+_ROWS = 128  # are turned into percents at a time
 
 
 class Work:
@@ -98,10 +99,11 @@ class Work:
         """Write rows of probabilities: their mask, and their percents."""
         mask = model.masks(values)
         self.mask.write(top, mask)
-        values = values * 100
-        np.rint(values, out=values)
-        with np.errstate(invalid="ignore"):
-            percent = values.astype(np.uint8)
+        percent = np.empty(mask.shape, np.uint8)
+        for start in range(0, len(values), _ROWS):
+            rows = slice(start, start + _ROWS)
+            with np.errstate(invalid="ignore"):
+                percent[rows] = np.rint(values[rows] * 100)
         percent[mask == UNKNOWN] = UNKNOWN
         self.percent.write(top, percent)
 

@@ -18,7 +18,9 @@ _QUANTILES = (0.16, 0.5, 0.84)  # of a normal distribution, the mean and one dev
 _SAMPLED = 200  # images of an event whose quantiles are taken, evenly spaced
 _STEP = 8  # every so many rows and columns of them
 _LEAST = 1e-3  # a smaller spread counts as this
+_CACHED_PIXELS = 1 << 16  # are prepared at a time
 BLOCK = PATCH // 2  # edge of the blocks whose statistics are kept
+_EXPONENT = np.uint16(0x7C00)  # of float16: all of its bits set are an infinity, or NaN
 Numbers = tuple[float, ...]
 
 
@@ -26,11 +28,28 @@ Numbers = tuple[float, ...]
 class Scaling:
     """What becomes 0, and what becomes 1 above it, in the images' units.
 
-    Both are float32 and broadcast to (N, C, H, W).
+    Attributes:
+        offset: (N or 1, C, h, w) float32.
+        scale: Likewise.
+        down: (H, h) float32, how much each row of the two counts for each row of pixels, or (1, h)
+            where it is the same for all; None where they broadcast to the images as they are.
+        across: (W, w) float32 or (1, w), as `down` for columns.
     """
 
     offset: NDArray[np.float32]
     scale: NDArray[np.float32]
+    down: NDArray[np.float32] | None = None
+    across: NDArray[np.float32] | None = None
+
+    def of(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return offset and scale for rows of pixels, as they broadcast to (N, C, h, W)."""
+        offset, scale = torch.from_numpy(self.offset), torch.from_numpy(self.scale)
+        if self.down is None or self.across is None:
+            return offset, scale
+        # Not multiplied by NumPy: the threads of its BLAS spin afterwards, in an engine's way.
+        down, across = torch.from_numpy(self.down), torch.from_numpy(self.across).T
+        down = down if len(down) == 1 else down[rows]
+        return down @ offset @ across, down @ scale @ across
 
 
 def channels(params: InputParams, bands: tuple[str, ...]) -> tuple[str, ...]:
@@ -97,12 +116,16 @@ def block_moments(images: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     height, width = images.shape[-2:]
     edges = ((0, 0), (0, 0), (0, -height % BLOCK), (0, -width % BLOCK))
-    padded = np.pad(images.astype(np.float64), edges, constant_values=np.nan)
+    padded = np.pad(images.astype(np.float32), edges, constant_values=np.nan)
     valid = np.isfinite(padded)
-    padded[~valid] = 0.0
+    np.copyto(padded, 0.0, where=~valid)
     shape = (*padded.shape[:2], padded.shape[2] // BLOCK, BLOCK, padded.shape[3] // BLOCK, BLOCK)
-    layers = (valid, padded, padded**2)
-    return np.stack([layer.reshape(shape).sum(axis=(3, 5), dtype=np.float64) for layer in layers])
+    # A row of a block fits its type: 128 pixels, and their values, which have 11 bits.
+    rows = (
+        np.add.reduce(layer.reshape(shape), axis=5, dtype=layer.dtype)
+        for layer in (valid.view(np.uint8), padded, padded**2)
+    )
+    return np.stack([row.sum(axis=3, dtype=np.float64) for row in rows])
 
 
 def local_scaling(
@@ -131,11 +154,8 @@ def local_scaling(
     count = np.maximum(near[0], 1e-9)
     mean = near[1] / count
     deviation = np.sqrt(np.maximum(near[2] / count - mean**2, 0.0))
-    offset, scale = (
-        down @ layer.astype(np.float32) @ across.T
-        for layer in (mean, np.maximum(deviation, _LEAST))
-    )
-    return Scaling(offset, scale)
+    offset, scale = (layer.astype(np.float32) for layer in (mean, np.maximum(deviation, _LEAST)))
+    return Scaling(offset, scale, down, across)
 
 
 def _between(pixels: NDArray[np.int64], corners: int) -> tuple[int, NDArray[np.float32]]:
@@ -172,21 +192,66 @@ def prepare(
         (N, C, H, W), or (N, 2C, H, W) for `both`: first the images as they are, then on the scale
         of their surroundings. The images themselves where nothing is to be done.
     """
+    return _prepared(images, params, scaling or _own_scaling(images, params), slice(None))
+
+
+def network_input(
+    images: NDArray[np.floating],
+    params: InputParams,
+    mean: Tensor,
+    std: Tensor,
+    scaling: Scaling | None = None,
+) -> Tensor:
+    """Do as `prepare`, `standardise` and `fill` do in turn, but some rows at a time.
+
+    What they make in between then stays in the processor's caches, which takes a third of the time.
+
+    Args:
+        images: As for `prepare`.
+        params: Likewise.
+        mean: As for `standardise`.
+        std: Likewise.
+        scaling: As for `prepare`.
+
+    Returns:
+        (N, C', H, W) float32, channels last in memory.
+    """
+    scaling = scaling or _own_scaling(images, params)
+    count, _, height, width = images.shape
+    inputs = torch.empty((count, mean.shape[1], height, width), memory_format=torch.channels_last)
+    step = height  # a filter looks beyond its rows
+    if params.speckle_filter == "none":
+        step = max(1, _CACHED_PIXELS // max(1, count * width))
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        prepared = torch.tensor(_prepared(images[:, :, rows], params, scaling, rows))
+        inputs[:, :, rows] = fill(standardise(prepared, mean, std))
+    return inputs
+
+
+def _prepared(
+    images: NDArray[np.floating], params: InputParams, scaling: Scaling | None, rows: slice
+) -> NDArray[np.floating]:
+    """Prepare some rows of the images that a scaling is for."""
     if params.speckle_filter == "none" and params.normalisation in ("training", "fixed_db"):
         return images
     result = despeckle(torch.tensor(images), params.speckle_filter)
-    if params.normalisation in ("event", "local", "both"):
-        found = scaling or _own_scaling(images, params)
-        scaled = (result - torch.from_numpy(found.offset)) / torch.from_numpy(found.scale)
-        both = params.normalisation == "both"
-        result = torch.cat((result, scaled), dim=1) if both else scaled
-    return result.half().numpy()
+    if scaling is None:
+        return result.half().numpy()
+    offset, scale = scaling.of(rows)
+    scaled = (result - offset).div_(scale).half()
+    if params.normalisation == "both":
+        scaled = torch.cat((result.half(), scaled), dim=1)
+    return scaled.numpy()
 
 
-def _own_scaling(images: NDArray[np.floating], params: InputParams) -> Scaling:
+def _own_scaling(images: NDArray[np.floating], params: InputParams) -> Scaling | None:
+    """Return the scale that images have by themselves, where they are scaled at all."""
     if params.normalisation == "event":
         return event_scaling(images)
-    return local_scaling(block_moments(images), *map(np.arange, images.shape[-2:]))
+    if params.normalisation in ("local", "both"):
+        return local_scaling(block_moments(images), *map(np.arange, images.shape[-2:]))
+    return None
 
 
 def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -204,3 +269,13 @@ def fill(inputs: Tensor) -> Tensor:
     """Put 0, the mean, where there is no data, in place; channels last in memory."""
     filled = inputs.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
     return filled.contiguous(memory_format=torch.channels_last)
+
+
+def has_data(images: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Say of each pixel whether all its bands have data: (N, C, H, W) to (N, H, W)."""
+    if images.dtype != np.float16:
+        known: NDArray[np.bool_] = np.isfinite(images).all(axis=1)
+        return known
+    # Many times faster than NumPy's half precision: no exponent of ones only.
+    bits = images.view(np.uint16) & _EXPONENT
+    return np.asarray((bits != _EXPONENT).all(axis=1))

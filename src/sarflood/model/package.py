@@ -20,7 +20,7 @@ from sarflood.errors import InputError
 from sarflood.files import replacing, write_text
 from sarflood.model import MANIFEST, WEIGHTS
 from sarflood.model.allocator import keep_large_buffers
-from sarflood.model.inputs import Scaling, channels, event_scaling, fill, prepare, standardise
+from sarflood.model.inputs import Scaling, channels, event_scaling, has_data, network_input
 from sarflood.model.unet import UNet, channels_last, mean_logits, wet_logits
 from sarflood.params import InputParams, LossParams, ModelParams
 from sarflood.raster.patch import TWO_CLASSES, UNKNOWN, ClassNames
@@ -77,11 +77,13 @@ class FloodModel:
         manifest: What it was made of, and how it is used.
         network: The network.
         engine: Computes the network faster than it does itself; None where it does itself.
+        callers: How many threads may ask it at once, and are needed to keep all cores at work.
     """
 
     manifest: ModelManifest
     network: UNet
     engine: Callable[[Tensor], Tensor] | None = None
+    callers: int = 1
 
     def scaling_of(self, images: NDArray[np.floating]) -> Scaling | None:
         """Return the scale of an event from its images, for a model that wants that.
@@ -98,8 +100,7 @@ class FloodModel:
             torch.tensor(values).view(1, -1, 1, 1)
             for values in (self.manifest.mean, self.manifest.std)
         )
-        prepared = prepare(images, self.manifest.input, scaling)
-        return fill(standardise(torch.tensor(prepared), mean, std))
+        return network_input(images, self.manifest.input, mean, std, scaling)
 
     def probabilities(
         self, images: NDArray[np.floating], scaling: Scaling | None = None
@@ -132,7 +133,7 @@ class FloodModel:
         ends = np.cumsum([len(images) for images, _ in parts])
         results: list[NDArray[np.float32]] = np.split(found, ends[:-1])
         for result, (images, _) in zip(results, parts, strict=True):
-            result[~np.isfinite(images).all(axis=1)] = np.nan
+            result[~has_data(images)] = np.nan
         return results
 
     def classes(
@@ -156,7 +157,7 @@ class FloodModel:
         with torch.inference_mode():
             chosen = self._logits([(images, scaling)]).argmax(dim=1)
         result: NDArray[np.uint8] = chosen.numpy().astype(np.uint8)
-        result[~np.isfinite(images).all(axis=1)] = UNKNOWN
+        result[~has_data(images)] = UNKNOWN
         return result
 
     def _logits(self, parts: Sequence[tuple[NDArray[np.floating], Scaling | None]]) -> Tensor:

@@ -83,7 +83,7 @@ class PixelAreas:
         rows = np.arange(top, top + selected.shape[0]) // _BLOCK
         cols = np.arange(left, left + selected.shape[1]) // _BLOCK
         starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        counts = np.add.reduceat(selected, starts, axis=0, dtype=np.int64)
+        counts = np.add.reduceat(selected, starts, axis=0, dtype=np.uint8)  # 64 at most
         some = counts > 0
         total = float((counts[some] * self.km2[rows[starts]][:, cols][some]).sum())
         if not np.isfinite(total):

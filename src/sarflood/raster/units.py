@@ -19,7 +19,7 @@ ScaleUnits = Literal["db", "linear", "uint8"]
 _DB_MEDIAN = (-45.0, 0.0)
 _LINEAR_MEDIAN = (1e-5, 10.0)
 _SAMPLED_TILES = 16
-_TILE = 1024
+_TILE = 256
 
 
 def tell_units(path: Path, dataset: DatasetReader, bands: list[int]) -> ScaleUnits:
@@ -83,7 +83,7 @@ def _sample(dataset: DatasetReader, bands: list[int]) -> NDArray[np.float32]:
     ]
     taken: list[NDArray[np.float32]] = []
     for number in np.random.default_rng(0).permutation(len(windows)):
-        values = read_bands(dataset, windows[number], bands)[:, ::4, ::4]
+        values = read_bands(dataset, windows[number], bands)
         if np.isfinite(values).any():
             taken.append(values[np.isfinite(values)])
         if len(taken) == _SAMPLED_TILES:
