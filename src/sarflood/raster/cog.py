@@ -13,7 +13,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what a failed write raises as, and public nowhere
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -21,8 +20,7 @@ from sarflood.errors import SarfloodError
 from sarflood.files import replacing
 from sarflood.raster.patch import UNKNOWN
 
-_BLOCK = 512  # pixels a side, as the COG driver's
-_TILES = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
+_TILES = {"tiled": True, "blockxsize": 512, "blockysize": 512}  # as the COG driver's
 
 
 def write_cog(
@@ -55,22 +53,22 @@ def write_cog(
     ):
         plain = Path(folder) / "plain.tif"
         try:
-            # Overviews need all of the band: GDAL makes a cloud-optimised file of another one, in a
-            # third of the time where that has tiles and overviews.
+            # Overviews need all of the band: GDAL makes a cloud-optimised file of another one, and
+            # sooner where that has tiles. Overviews of its own would be quicker still, but GDAL
+            # crashes when the disk is full while it writes them.
             with rasterio.open(
                 plain, "w", driver="GTiff", bigtiff="if_safer", **_TILES, **profile, **place
             ) as band:
                 for top, rows in strips:
                     band.write(rows, 1, window=Window(0, top, rows.shape[1], rows.shape[0]))
                 band.set_band_description(1, description)
-                band.build_overviews(_factors(shape), Resampling.nearest)  # classes have no average
             rasterio.shutil.copy(
                 plain,
                 temporary,
                 driver="COG",
-                overviews="force_use_existing",
                 compress="deflate",
                 level=1,  # more takes three times as long on a mask, for a sixth of its bytes
+                overview_resampling="nearest",  # classes have no average
                 bigtiff="if_safer",
                 num_threads="all_cpus",
             )
@@ -78,9 +76,3 @@ def write_cog(
             raise SarfloodError(
                 f"{path}: cannot be written ({error}); is the disk full?"
             ) from error
-
-
-def _factors(shape: tuple[int, int]) -> list[int]:
-    """Return by how much smaller overviews are, down to one of a single tile."""
-    tiles = -(-max(shape) // _BLOCK)
-    return [1 << level for level in range(1, (tiles - 1).bit_length() + 1)]
