@@ -385,7 +385,7 @@ def test_a_full_disk_leaves_the_earlier_map(tmp_path: Path, result: SceneMap) ->
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "flood.tif").write_bytes(b"the old one")
-    with full_disk(), pytest.raises(SarfloodError, match="out.*: cannot be written"):
+    with full_disk(), pytest.raises(SarfloodError, match=r"out.*: cannot be written"):
         written(result, folder)
     assert [path.name for path in folder.iterdir()] == ["flood.tif"]
     assert (folder / "flood.tif").read_bytes() == b"the old one"
