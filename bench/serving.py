@@ -256,7 +256,7 @@ def _service_claims(bundle: _Bundle, load: _Load, turns: int, table: Table) -> l
 def _bare(bundle: _Bundle, patches: int) -> tuple[float, float]:
     """Return the patches a second without HTTP, and the seconds of a batch."""
     engines = bundle.engines
-    size = max(1, BATCH // engines.patches.callers)
+    size = max(1, BATCH // engines.callers)
     batch, taken = bundle.patches[:size], []
 
     def answer(_: int) -> None:
@@ -265,7 +265,7 @@ def _bare(bundle: _Bundle, patches: int) -> tuple[float, float]:
         taken.append(time.monotonic() - started)
 
     started = time.monotonic()
-    with ThreadPoolExecutor(engines.patches.callers) as callers:
+    with ThreadPoolExecutor(engines.callers) as callers:
         list(callers.map(answer, range(patches // size)))
     return len(taken) * size / (time.monotonic() - started), statistics.median(taken)
 

@@ -93,7 +93,7 @@ def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> Floo
 def by_torch(model: FloodModel) -> Engines:
     """The model, computed by PyTorch."""
     engine = Engine(name="PyTorch float32", rounded=False, equal_share=1.0, iou_change=0.0)
-    return Engines(model, model, engine)
+    return Engines(model, model, 1, engine)
 
 
 @cache

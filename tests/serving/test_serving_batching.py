@@ -49,7 +49,7 @@ def watched() -> Watched:
 
 
 def served(model: FloodModel, callers: int = 1) -> Served:
-    engines = by_torch(replace(model, callers=callers))
+    engines = replace(by_torch(model), callers=callers)
     return Served(engines, BundleInfo(version="v0.1.0", serving=LIMITS))
 
 

@@ -117,7 +117,7 @@ def test_the_fastest_engine_that_answers_as_recorded_is_taken(made: Path) -> Non
     assert engines.engine.name == "OpenVINO int8"
     assert engines.engine.rounded
     assert not engines.engine.passed_over
-    assert engines.patches.callers == len(os.sched_getaffinity(0))
+    assert engines.callers == len(os.sched_getaffinity(0))
     for model in (engines.scenes, engines.patches):
         like = check_answers(map_patches(model, recorded.images), recorded, "", rounded=True)
         assert 0.99 <= engines.engine.equal_share <= like.equal_share < 1
@@ -188,7 +188,7 @@ def test_pytorch_is_what_is_left(package: Path) -> None:
         shorten(path)
     engines = load_served(package).engines
     assert engines.engine.name == "PyTorch float32"
-    assert (engines.engine.equal_share, engines.patches.callers) == (1.0, 1)
+    assert (engines.engine.equal_share, engines.callers) == (1.0, 1)
     assert len(engines.engine.passed_over) == 2
     assert engines.scenes.engine is None
 

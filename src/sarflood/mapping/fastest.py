@@ -21,8 +21,6 @@ from sarflood.model.package import FloodModel
 
 ENGINE = "engine"  # the folder of a package with the files that `mapping.convert` makes of it
 FLOAT32, INT8 = "float32.xml", "int8.xml"
-# While one prepares its tile, the other computes.
-_SCENE_CALLERS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -51,13 +49,15 @@ class Engines:
     """A model on its engine.
 
     Attributes:
-        scenes: For few callers with large tiles, each of which takes much memory.
-        patches: For as many callers as there are cores.
+        scenes: For one caller at a time, which gets all cores.
+        patches: For so many threads at once as `callers` says, which share the cores.
+        callers: How many these are.
         engine: Which engine it is.
     """
 
     scenes: FloodModel
     patches: FloodModel
+    callers: int
     engine: Engine
 
 
@@ -132,12 +132,12 @@ def _checked(
     who: str,
     passed_over: tuple[str, ...],
 ) -> Engines:
-    made: dict[int, FloodModel] = {}
-    for callers in {min(_SCENE_CALLERS, candidate.callers), candidate.callers}:
-        made[callers] = replace(model, engine=candidate.make(callers), callers=callers)
+    scenes = patches = replace(model, engine=candidate.make(1))
+    if candidate.callers > 1:
+        patches = replace(model, engine=candidate.make(candidate.callers))
     likes: list[Likeness] = [
-        check_answers(map_patches(one, recorded.images), recorded, who, rounded=candidate.rounded)
-        for one in made.values()
+        check_answers(map_patches(made, recorded.images), recorded, who, rounded=candidate.rounded)
+        for made in (scenes, patches)
     ]
     engine = Engine(
         name=candidate.name,
@@ -145,4 +145,4 @@ def _checked(
         passed_over=passed_over,
         **asdict(min(likes, key=lambda like: like.equal_share)),
     )
-    return Engines(made[min(made)], made[max(made)], engine)
+    return Engines(scenes, patches, candidate.callers, engine)

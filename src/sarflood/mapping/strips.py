@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,23 +56,6 @@ class Strip:
 
 
 @dataclass
-class _Image:
-    """A row of tiles whose pixels are there.
-
-    Attributes:
-        number: Which, from 0.
-        rows: Those of the scene that it has.
-        pixels: (C, h, W).
-        blended: (h, W), the answers so far; None before the first.
-    """
-
-    number: int
-    rows: slice
-    pixels: NDArray[np.float16]
-    blended: NDArray[np.float32] | None = None
-
-
-@dataclass
 class Strips:
     """The strips of a scene, in order.
 
@@ -104,67 +86,17 @@ class Strips:
         if not rows:
             return
         started, before = time.monotonic(), self.seconds.all
-        for strip in self._answered(rows, first):
+        scale = SceneScale(self.model, self.bands)
+        for number, (span, image) in enumerate(self._images(rows, scale), start=first):
+            answer = self._strip(number, span, image, scale)
+            strip = Strip(number, span, answer, image[0], self._outside(image))
             self.seconds.all = before + time.monotonic() - started
             yield strip
 
-    def _answered(self, rows: list[slice], first: int) -> Iterator[Strip]:
-        """Answer strips, some tiles ahead of those that are blended, so that no caller waits."""
-        scale = SceneScale(self.model, self.bands)
-        across = spans(self.bands.width)
-        callers = self.model.callers
-        ahead: deque[tuple[_Image, int, Future[NDArray[np.float32]]]] = deque()
-        images = self._images(rows, scale, first)
-        with ThreadPoolExecutor(callers) as pool:
-            try:
-                places = ((image, place) for image in images for place in range(len(across)))
-                for image, position in places:
-                    tile = image.pixels[:, :, across[position]]
-                    window = Window.from_slices(image.rows, across[position])
-                    answer = pool.submit(self._tile, tile, scale, window)
-                    ahead.append((image, position, answer))
-                    if len(ahead) > callers:
-                        yield from self._blend(*ahead.popleft(), across)
-                while ahead:
-                    yield from self._blend(*ahead.popleft(), across)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _blend(
-        self,
-        image: _Image,
-        position: int,
-        answering: Future[NDArray[np.float32]],
-        across: list[slice],
-    ) -> Iterator[Strip]:
-        """Take in the answer of a tile; give its strip once that is whole."""
-        started = time.monotonic()
-        answer = answering.result()
-        self.seconds.network += time.monotonic() - started
-        cols, (height, width) = across[position], (self.bands.height, self.bands.width)
-        if self.sight:
-            # What the next tiles hold as well is theirs. Answers are not blended yet, which
-            # matters little to their mean.
-            down, along = (
-                min(span.stop - span.start, STEP) if span.stop < whole else span.stop - span.start
-                for span, whole in ((image.rows, height), (cols, width))
-            )
-            seen = image.pixels[None, :, :down, cols][..., :along]
-            self.sight.add(seen, answer[None, :down, :along])
-        if image.blended is None:
-            image.blended = np.zeros(image.pixels.shape[1:], np.float32)
-        answer *= weights(cols, width)
-        image.blended[:, cols] += answer
-        if self.on_progress:
-            done = image.number * len(across) + position + 1
-            self.on_progress(done / (len(across) * len(self)))
-        if position + 1 == len(across):
-            image.blended *= weights(image.rows, height)[:, None]
-            outside = self._outside(image.pixels)
-            yield Strip(image.number, image.rows, image.blended, image.pixels[0], outside)
-
-    def _images(self, rows: list[slice], scale: SceneScale, first: int) -> Iterator[_Image]:
-        """Read strips, while those before are answered."""
+    def _images(
+        self, rows: list[slice], scale: SceneScale
+    ) -> Iterator[tuple[slice, NDArray[np.float16]]]:
+        """Read strips (C, h, W), while those before are answered."""
         height = self.bands.height
         known = max(0, rows[0].start - _AHEAD)  # a scale reaches upwards, too
         kept = np.empty((self._bands, 0, self.bands.width), np.float16)
@@ -186,7 +118,7 @@ class Strips:
                 kept = np.concatenate((kept, piece), axis=1)
                 del piece
                 kept, known = kept[:, span.start - known :], span.start
-                yield _Image(first + position, span, kept[:, : span.stop - span.start])
+                yield span, kept[:, : span.stop - span.start]
 
     def _outside(self, image: NDArray[np.float16]) -> NDArray[np.bool_] | None:
         if self.ranges is None:
@@ -207,13 +139,42 @@ class Strips:
             image[:, top - start : top - start + _CHUNK] = rounded.numpy()
         return image
 
+    def _strip(
+        self, number: int, rows: slice, image: NDArray[np.float16], scale: SceneScale
+    ) -> NDArray[np.float32]:
+        """Return (h, W) probabilities, blended across and weighed for the strips around."""
+        height, width = self.bands.height, self.bands.width
+        blended = np.zeros(image.shape[1:], np.float32)
+        across = spans(width)
+        for position, cols in enumerate(across):
+            answer = self._tile(rows, cols, image[:, :, cols], scale)
+            answer *= weights(cols, width)
+            blended[:, cols] += answer
+            if self.on_progress:
+                done = number * len(across) + position + 1
+                self.on_progress(done / (len(across) * len(self)))
+        blended *= weights(rows, height)[:, None]
+        return blended
+
     def _tile(
-        self, tile: NDArray[np.float16], scale: SceneScale, window: Window
+        self, rows: slice, cols: slice, image: NDArray[np.float16], scale: SceneScale
     ) -> NDArray[np.float32]:
         """Return the (h, w) probabilities of a tile; one without data is not computed."""
-        if not has_data(tile[None]).any():
-            return np.full(tile.shape[1:], np.nan, np.float32)
-        answer: NDArray[np.float32] = self.model.probabilities(tile[None], scale.of(window))[0]
+        if not has_data(image[None]).any():
+            return np.full(image.shape[1:], np.nan, np.float32)
+        started = time.monotonic()
+        window = Window.from_slices(rows, cols)
+        answers = self.model.probabilities(image[None], scale.of(window))
+        self.seconds.network += time.monotonic() - started
+        if self.sight:
+            # What the next tiles hold as well is theirs. Answers are not blended yet, which
+            # matters little to their mean.
+            down, along = (
+                min(span.stop - span.start, STEP) if span.stop < whole else span.stop - span.start
+                for span, whole in ((rows, self.bands.height), (cols, self.bands.width))
+            )
+            self.sight.add(image[None, :, :down, :along], answers[:, :down, :along])
+        answer: NDArray[np.float32] = answers[0]
         return answer
 
 

@@ -77,13 +77,11 @@ class FloodModel:
         manifest: What it was made of, and how it is used.
         network: The network.
         engine: Computes the network faster than it does itself; None where it does itself.
-        callers: How many threads may ask it at once, and are needed to keep all cores at work.
     """
 
     manifest: ModelManifest
     network: UNet
     engine: Callable[[Tensor], Tensor] | None = None
-    callers: int = 1
 
     def scaling_of(self, images: NDArray[np.floating]) -> Scaling | None:
         """Return the scale of an event from its images, for a model that wants that.

@@ -110,11 +110,11 @@ class Batches:
         """
         if len(self._waiting) >= _MOST_WAITING:
             seconds = sum(request.waiting for request in self._waiting) * self._patch_s
-            raise BusyError(max(1, math.ceil(seconds / self._served().engines.patches.callers)))
+            raise BusyError(max(1, math.ceil(seconds / self._served().engines.callers)))
         request = _Request(self._served(), images)
         if len(images):
             self._waiting.append(request)
-            if len(self._callers) < self._served().engines.patches.callers:
+            if len(self._callers) < self._served().engines.callers:
                 caller = asyncio.create_task(self._call())
                 self._callers.add(caller)
                 caller.add_done_callback(self._callers.discard)
@@ -151,7 +151,7 @@ class Batches:
 
     def _next(self) -> _Batch:
         """Return the next batch: its share for each that waits, the first come first."""
-        callers = self._served().engines.patches.callers
+        callers = self._served().engines.callers
         waiting = sum(request.waiting for request in self._waiting)
         room = min(max(1, _AT_A_TIME // callers), math.ceil(waiting / callers))
         batch = []

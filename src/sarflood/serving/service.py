@@ -95,6 +95,6 @@ class FloodService:
             note_model(_loaded[0].info.version)
         except SarfloodError as error:
             raise SarfloodError(f"{REFUSES}: {error}") from error
-        if _loaded[0].engines.patches.callers > 1:
+        if _loaded[0].engines.callers > 1:
             # Each prepares its patches by itself: PyTorch's idle threads would spin in their way.
             torch.set_num_threads(1)
