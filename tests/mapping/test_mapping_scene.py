@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.warp import calculate_default_transform, reproject
@@ -271,3 +273,25 @@ def test_a_scene_of_one_polarisation_is_refused(real_data: Path) -> None:
     (crop,) = (real_data / "pyrosar").glob("*.tif")
     with pytest.raises(InputError, match=r"1 band\(s\) without a description"):
         mapped(tiny_model(), crop)
+
+
+def test_an_engine_has_the_cores_for_itself_however_many_scenes_are_mapped(tmp_path: Path) -> None:
+    model, threads = tiny_model(), torch.get_num_threads()
+    seen: list[int] = []
+
+    def engine(inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 1:  # another thread maps at the same time, and ends first
+            mapped(replace(model, engine=engine), write_scene(tmp_path / "b.tif", image))
+            seen.append(torch.get_num_threads())
+        answer: torch.Tensor = model.network(inputs)
+        return answer
+
+    image = speckle(2, 64, 64)
+    torch.set_num_threads(3)
+    try:
+        mapped(replace(model, engine=engine), write_scene(tmp_path / "a.tif", image))
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)

@@ -20,6 +20,7 @@ from sarflood.model.inputs import (
     event_scaling,
     fill,
     fixed_scaling,
+    has_data,
     local_scaling,
     standardise,
 )
@@ -204,3 +205,10 @@ def test_settings_that_events_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match=r"a range in input.fixed_db for each of vv, vh"):
         check_input(only_vv, ("vv", "vh"), "db")
     check_input(settings("none", "event"), ("vv",), "uint8")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_pixel_has_data_where_all_its_bands_are_finite(dtype: type[np.floating]) -> None:
+    values = [0.0, -0.0, 65504.0, 6e-8, np.nan, -np.nan, np.inf, -np.inf]
+    images = np.array([[[values], [[1.0] * len(values)]]], dtype)
+    assert has_data(images)[0, 0].tolist() == [True] * 4 + [False] * 4

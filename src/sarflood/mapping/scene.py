@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -147,7 +148,7 @@ def answer_strips(
     with (
         block_cache(_CACHE_BYTES),
         open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands,
-        _cores_for(model),
+        _CORES.of(model),
         ThreadPoolExecutor(1) as writer,
     ):
         work = Work(folder, (bands.height, bands.width))
@@ -163,15 +164,38 @@ def answer_strips(
             writing.result()
 
 
-@contextmanager
-def _cores_for(model: FloodModel) -> Iterator[None]:
-    """Leave the cores to an engine that is not PyTorch, whose idle threads spin in its way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if model.engine else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+class _Cores:
+    """Leaves the cores to engines that are not PyTorch, whose idle threads spin in their way."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._maps = 0  # that are made now
+        self._threads = 1  # of PyTorch before the first of them
+
+    @contextmanager
+    def of(self, model: FloodModel) -> Iterator[None]:
+        """Let PyTorch have one thread while the context lasts, or others that other threads made.
+
+        A model without an engine of its own is computed by all of PyTorch's threads.
+        """
+        if model.engine is None:
+            yield
+            return
+        with self._lock:
+            if not self._maps:
+                self._threads = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self._maps += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._maps -= 1
+                if not self._maps:
+                    torch.set_num_threads(self._threads)
+
+
+_CORES = _Cores()
 
 
 def finished(
