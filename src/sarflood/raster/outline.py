@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 
 from sarflood.errors import InputError
+from sarflood.raster.merge import merged
 from sarflood.raster.patch import WET
 
 # The first concurrent calls of two threads can deadlock in GDAL 3.11 and newer.
@@ -52,14 +53,6 @@ class _Group:
         self.parts += other.parts
         self.pixels += other.pixels
         self.percent += other.percent
-
-    def area(self) -> WetArea:
-        outline = self.parts[0]
-        if len(self.parts) > 1:
-            # Pixels' corners are whole numbers: parts meet exactly. What is left of the seams are
-            # corners in the middle of straight edges.
-            outline = shapely.simplify(shapely.union_all(self.parts), 0)
-        return WetArea(outline, self.pixels, self.percent / self.pixels)
 
 
 def count_areas(masks: Iterable[NDArray[np.uint8]]) -> int:
@@ -101,6 +94,7 @@ def wet_areas(
         InputError: There are more than `at_most`.
     """
     count = 0
+    seams: list[int] = []
     waiting: list[_Group] = []  # what reaches the last row so far
     above: NDArray[np.int32] | None = None  # which of them each pixel of that row is, from 1
     for top, mask, percent in strips:
@@ -112,13 +106,19 @@ def wet_areas(
         goes_on = set(reaching.tolist())
         count += len(groups) - len(goes_on)
         _check_count(count, at_most)
-        for number, group in enumerate(groups):
-            if number not in goes_on:
-                yield group.area()
+        seams.append(top)
+        yield from _areas([each for at, each in enumerate(groups) if at not in goes_on], seams)
         waiting = [groups[number] for number in reaching]
     _check_count(count + len(waiting), at_most)
-    for group in waiting:
-        yield group.area()
+    yield from _areas(waiting, seams)
+
+
+def _areas(groups: list[_Group], seams: list[int]) -> Iterator[WetArea]:
+    """Give the areas that groups are, once all their parts have come."""
+    joined = iter(merged([group.parts for group in groups if len(group.parts) > 1], seams))
+    for group in groups:
+        outline = next(joined) if len(group.parts) > 1 else group.parts[0]
+        yield WetArea(outline, group.pixels, group.percent / group.pixels)
 
 
 def _joined(
