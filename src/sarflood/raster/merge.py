@@ -1,7 +1,7 @@
 """Outlines along pixels' edges that meet at rows of pixels, merged into one.
 
-An overlay, as GEOS has it for any polygons, takes many times as long here, and memory for each edge:
-but for the rows where they meet, all edges are those of the merged outline already.
+An overlay, as GEOS has it for any polygons, takes many times as long here, and memory for each
+edge: but for the rows where they meet, all edges are those of the merged outline already.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def _following(starts: Whole, ends: Whole, owners: Whole) -> Whole:
 
     def keys(points: Whole) -> Whole:
         x, y = (points - base).T
-        return (owners * size[1] + y) * size[0] + x
+        numbers: Whole = (owners * size[1] + y) * size[0] + x
+        return numbers
 
     leaving = keys(starts)
     order = np.argsort(leaving, kind="stable")
