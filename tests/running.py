@@ -29,14 +29,18 @@ _TRIES = 5
 
 
 class _Patient(httpx.HTTPTransport):
-    """Asks a busy server again, as Prefect's own client does: SQLite may be locked (HTTP 503)."""
+    """Asks a busy server again, later and later: SQLite may be locked (HTTP 503).
+
+    Nothing of what was asked is done then, so that this is safe.
+    """
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        for _ in range(_TRIES - 1):
+        for number in range(_TRIES - 1):
             answer = super().handle_request(request)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 return answer
             answer.close()
+            time.sleep(2**number)
         return super().handle_request(request)
 
 

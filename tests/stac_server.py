@@ -89,17 +89,10 @@ class Items(BaseCoreClient):
                 return self._linked(item, asked["request"])
         raise NotFoundError(item_id)
 
-    def post_search(self, *args: Any, **asked: Any) -> Any:
-        raise NotImplementedError
+    def _not_served(self, *_: Any, **__: Any) -> Any:
+        raise NotFoundError("this server answers GET /search and items alone")
 
-    def all_collections(self, **asked: Any) -> Any:
-        raise NotImplementedError
-
-    def get_collection(self, *args: Any, **asked: Any) -> Any:
-        raise NotImplementedError
-
-    def item_collection(self, *args: Any, **asked: Any) -> Any:
-        raise NotImplementedError
+    post_search = all_collections = get_collection = item_collection = _not_served
 
 
 class StacServer:

@@ -23,7 +23,7 @@ from sarflood.mapping.patches import map_patches
 from sarflood.mapping.scene import SceneMap, map_scene
 from sarflood.model.package import FloodModel, ModelManifest, save_model
 from sarflood.model.unet import UNet
-from sarflood.params import InputParams, LossParams, ModelParams
+from sarflood.params import InputParams, LossParams, ModelParams, ServingParams
 from sarflood.raster.patch import UNKNOWN
 
 QUICK = {
@@ -94,6 +94,18 @@ def by_torch(model: FloodModel) -> Engines:
     """The model, computed by PyTorch."""
     engine = Engine(name="PyTorch float32", rounded=False, equal_share=1.0, iou_change=0.0)
     return Engines(model, model, 1, engine)
+
+
+# What a service of the tests lets pass.
+LIMITS = ServingParams(
+    max_megabytes=16,
+    max_megapixels=1,
+    max_seconds=60,
+    ready_within_s=60,
+    patch_within_s=5,
+    max_memory_gib=4,
+    engine="auto",
+)
 
 
 @cache

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from rasterio.warp import calculate_default_transform, reproject
 from rasterio.windows import Window
 from tiny import UTM, mapped, speckle, tiny_model, write_scene
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
+from sarflood.mapping import work
 from sarflood.mapping.bands import open_scene
 from sarflood.model.inputs import Scaling
 from sarflood.monitoring.sight import Sight
@@ -275,23 +278,33 @@ def test_a_scene_of_one_polarisation_is_refused(real_data: Path) -> None:
         mapped(tiny_model(), crop)
 
 
-def test_an_engine_has_the_cores_for_itself_however_many_scenes_are_mapped(tmp_path: Path) -> None:
+def test_pytorch_leaves_the_cores_to_an_engine(tmp_path: Path) -> None:
     model, threads = tiny_model(), torch.get_num_threads()
     seen: list[int] = []
 
     def engine(inputs: torch.Tensor) -> torch.Tensor:
         seen.append(torch.get_num_threads())
-        if len(seen) == 1:  # another thread maps at the same time, and ends first
-            mapped(replace(model, engine=engine), write_scene(tmp_path / "b.tif", image))
-            seen.append(torch.get_num_threads())
         answer: torch.Tensor = model.network(inputs)
         return answer
 
-    image = speckle(2, 64, 64)
+    scene = write_scene(tmp_path / "a.tif", speckle(2, 64, 64))
     torch.set_num_threads(3)
     try:
-        mapped(replace(model, engine=engine), write_scene(tmp_path / "a.tif", image))
-        assert set(seen) == {1}
+        mapped(model, scene)
         assert torch.get_num_threads() == 3
+        mapped(replace(model, engine=engine), scene)
+        assert set(seen) == {1}
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_full_disk_is_said_of_each_file_of_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    scene = write_scene(tmp_path / "a.tif", speckle(2, 64, 64))
+    monkeypatch.setattr(work, "write_json", full)
+    with pytest.raises(SarfloodError, match="cannot be written: No space left on device"):
+        mapped(tiny_model(), scene)

@@ -5,7 +5,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from tiny import lake_model, speckle, write_package, write_scene
 
 from sarflood.errors import InputError
+from sarflood.mapping import scenes
 from sarflood.mapping.folder import FILES
 from sarflood.mapping.scenes import (
     Job,
@@ -29,6 +33,7 @@ from sarflood.mapping.scenes import (
 )
 from sarflood.mapping.sources import SceneFiles, find_scene, find_scenes
 from sarflood.mapping.wanted import Wanted
+from sarflood.model.package import FloodModel
 from sarflood.monitoring.histograms import Histogram, count_values
 from sarflood.monitoring.reference import Answered, Reference, Trained, write_reference
 
@@ -242,3 +247,24 @@ def test_a_folder_gives_the_scene_with_the_one_before(tmp_path: Path) -> None:
     shutil.copytree(tmp_path, tmp_path / "deep" / tmp_path.name)
     with pytest.raises(InputError, match=f"both are named {tmp_path.name}"):
         find_scenes([tmp_path, tmp_path / "deep" / tmp_path.name])
+
+
+def test_scenes_that_begin_together_load_their_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, loads = tmp_path / "package", []
+    begun = threading.Barrier(3)
+
+    def load(path: Path, *, may_round: bool) -> FloodModel:
+        loads.append((path, may_round))
+        time.sleep(0.2)  # so that the others come in the meantime
+        return lake_model()
+
+    def ask(_: int) -> FloodModel:
+        begun.wait(60)
+        return scenes._model(package, may_round=True)
+
+    monkeypatch.setattr(scenes, "load_fastest", load)
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(ask, range(3))) == [lake_model()] * 3
+    assert loads == [(package, True)]

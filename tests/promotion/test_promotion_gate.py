@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import LIMITS
 
 from sarflood.evaluation.pooled import BORDERS, COUNTS, METHODS, figures
-from sarflood.params import ChampionParams, GateParams, Limit, ServingParams
+from sarflood.params import ChampionParams, GateParams, Limit
 from sarflood.promotion.gate import (
     Champion,
     Check,
@@ -28,14 +29,8 @@ PARAMS = GateParams(
     shadow=None,
 )
 REPORTS = {"data validated": {"passed": True}, "no split leak": {"passed": True}}
-SERVING = ServingParams(
-    max_megabytes=16,
-    max_megapixels=1,
-    max_seconds=60,
-    ready_within_s=10,
-    patch_within_s=1,
-    max_memory_gib=1,
-    engine="auto",
+SERVING = LIMITS.model_copy(
+    update={"ready_within_s": 10.0, "patch_within_s": 1.0, "max_memory_gib": 1.0}
 )
 ANSWERED = {
     "ready_s": 5.0,

@@ -15,23 +15,22 @@ import pytest
 import rasterio
 from fastapi.testclient import TestClient
 from scipy.ndimage import label
-from tiny import UTM, by_torch, full_disk, mapped, naming_a_grid, speckle, tiny_model, write_scene
+from tiny import (
+    LIMITS,
+    UTM,
+    by_torch,
+    full_disk,
+    mapped,
+    naming_a_grid,
+    speckle,
+    tiny_model,
+    write_scene,
+)
 
 from sarflood.mapping.patches import map_patches
 from sarflood.monitoring.journal import Journal, read_journal
-from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.served import BundleInfo, Served
-
-LIMITS = ServingParams(
-    max_megabytes=16,
-    max_megapixels=1,
-    max_seconds=60,
-    ready_within_s=60,
-    patch_within_s=5,
-    max_memory_gib=4,
-    engine="auto",
-)
 
 
 @pytest.fixture

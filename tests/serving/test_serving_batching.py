@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_serving_app import LIMITS, npy
-from tiny import by_torch, speckle, tiny_model
+from test_serving_app import npy
+from tiny import LIMITS, by_torch, speckle, tiny_model
 
 from sarflood.mapping.patches import map_patches
 from sarflood.model.package import FloodModel
 from sarflood.monitoring.sight import Seen, Sight
 from sarflood.params import InputParams
+from sarflood.serving import batching
 from sarflood.serving.app import create_api
 from sarflood.serving.batching import Batches
 from sarflood.serving.served import BundleInfo, Served
@@ -165,3 +166,14 @@ def test_more_requests_than_may_wait_are_put_off(watched: Watched) -> None:
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"].startswith("busy: 64 requests wait")
+
+
+def test_memory_is_handed_back_after_the_answers_also_where_no_pause_is(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    monkeypatch.setattr(batching, "_HAND_BACK_S", 0.0)
+    monkeypatch.setattr(batching, "hand_back", lambda: done.append(len(watched.sizes)))
+    batches = Batches(lambda: served(watched.model), lambda _: None)
+    answered(batches, patches(20, 20))
+    assert done[:2] == [1, 2]

@@ -53,7 +53,7 @@ def client(url: str) -> Iterator[httpx.Client]:
 
 
 def _no_model() -> Served:
-    raise NotImplementedError
+    raise RuntimeError("the page is made without a model")
 
 
 # The page is made without a model; that the bundle serves this one is a test of its own.

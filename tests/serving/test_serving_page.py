@@ -21,12 +21,11 @@ import torch
 import uvicorn
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from shapely.geometry import shape
-from tiny import by_torch, network_params, tiny_model, write_scene
+from tiny import LIMITS, by_torch, network_params, tiny_model, write_scene
 from torch import Tensor
 
 from sarflood.model.package import FloodModel
 from sarflood.model.unet import UNet
-from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.guard import Guard
 from sarflood.serving.served import BundleInfo, Served
@@ -45,16 +44,6 @@ TOKEN = "a-token+of/our=own"
 CARD = (
     "# flood-unet\n\n<script>alert(1)</script>\n\n| IoU |\n| --- |\n| 0.9 |\n\n[x](javascript:1)\n"
 )
-LIMITS = ServingParams(
-    max_megabytes=16,
-    max_megapixels=1,
-    max_seconds=600,
-    ready_within_s=60,
-    patch_within_s=5,
-    max_memory_gib=4,
-    engine="auto",
-)
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -90,7 +79,11 @@ class Site:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     model = FloodModel(tiny_model().manifest, Darkness(2, network_params()).eval())
-    served = Served(by_torch(model), BundleInfo(version="v0.3.0", serving=LIMITS), CARD)
+    served = Served(
+        by_torch(model),
+        BundleInfo(version="v0.3.0", serving=LIMITS.model_copy(update={"max_seconds": 600.0})),
+        CARD,
+    )
     config = uvicorn.Config(Guard(create_api(lambda: served), TOKEN), log_level="warning")
     server = uvicorn.Server(config)
     with socket.socket() as listening:

@@ -16,28 +16,17 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
-from tiny import by_torch, mapped, speckle, tiny_model, write_scene
+from tiny import LIMITS, by_torch, mapped, speckle, tiny_model, write_scene
 
 from sarflood.files import write_json
 from sarflood.mapping.patches import map_patches
 from sarflood.model.package import FloodModel
 from sarflood.monitoring.journal import read_lines
-from sarflood.params import ServingParams
 from sarflood.serving.app import create_api
 from sarflood.serving.compared import LIVE, Compared
 from sarflood.serving.served import BundleInfo, Served
 from sarflood.serving.server import bind, free_port
 from sarflood.serving.shadow import Shadow
-
-LIMITS = ServingParams(
-    max_megabytes=16,
-    max_megapixels=1,
-    max_seconds=60,
-    ready_within_s=60,
-    patch_within_s=5,
-    max_memory_gib=4,
-    engine="auto",
-)
 
 
 def served(model: FloodModel, version: str) -> Served:

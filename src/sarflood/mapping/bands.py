@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.coords import disjoint_bounds
-from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -86,14 +84,10 @@ class SceneBands:
     Attributes:
         height: Rows.
         width: Columns.
-        crs: The coordinate reference system.
-        transform: Pixel (column, row) to CRS coordinates.
     """
 
     height: int
     width: int
-    crs: CRS
-    transform: Affine
     _sources: tuple[_Source, ...]
     _filled: tuple[list[int], ...]  # positions of the bands of a date that were in dB already
 
@@ -109,12 +103,16 @@ class SceneBands:
 
 
 def scene_grid(
-    manifest: ModelManifest, scene: Files, *, max_megapixels: int = MAX_MEGAPIXELS
+    manifest: ModelManifest,
+    scene: Files,
+    pre: Files | None,
+    *,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Grid:
     """Return the grid that `open_scene` reads a scene on; only a header is read."""
-    path = next(iter(_wanted(scene, list(manifest.bands[:1]))))
+    path = next(iter(_of_scene(manifest, scene, pre)))
     with open_raster(path, max_megapixels=max_megapixels) as dataset:
-        return Grid(dataset.height, dataset.width, dataset.crs, dataset.transform)
+        return Grid.of(dataset)
 
 
 @contextmanager
@@ -143,7 +141,7 @@ def open_scene(
             f"{_first(pre)}: the model uses no scene from before the event, only "
             f"{_listed(manifest.bands)}"
         )
-    wanted = _wanted(scene, now if pre is not None else list(manifest.bands))
+    wanted = _of_scene(manifest, scene, pre)
     if pre is not None:
         of_pre = _wanted(pre, before)
         same = {path.resolve() for path in wanted} & {path.resolve() for path in of_pre}
@@ -169,8 +167,6 @@ def open_scene(
         yield SceneBands(
             first.dataset.height,
             first.dataset.width,
-            first.dataset.crs,
-            first.dataset.transform,
             tuple(sources),
             tuple(_in_db(sources, positions) for positions in dates if _in_db(sources, positions)),
         )
@@ -184,6 +180,12 @@ def _in_db(sources: list[_Source], date: list[int]) -> list[int]:
 
 def _first(files: Files) -> Path:
     return files if isinstance(files, Path) else next(iter(files.values()))
+
+
+def _of_scene(manifest: ModelManifest, scene: Files, pre: Files | None) -> dict[Path, list[str]]:
+    """Return which bands each file of the scene has to give; `pre` gives those of before."""
+    bands = [band for band in manifest.bands if pre is None or not band.endswith("_pre")]
+    return _wanted(scene, bands)
 
 
 def _wanted(files: Files, bands: list[str]) -> dict[Path, list[str]]:
@@ -333,7 +335,7 @@ def _check_on_earth(source: _Source) -> None:
 def _check_pixels(source: _Source) -> None:
     """Refuse a grid whose pixels are so small or large that later sums with it fail."""
     dataset = source.dataset
-    grid = Grid(dataset.height, dataset.width, dataset.crs, dataset.transform)
+    grid = Grid.of(dataset)
     width, height = pixel_size_m(grid)
     smallest, largest = _PIXEL_M
     if not all(smallest <= size <= largest for size in (width, height)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import queue
 import sys
 from pathlib import Path
@@ -42,13 +43,20 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def _threads() -> int:
+    """Return on how many cores an engine computes: those that there are, or OMP_NUM_THREADS."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
+
+
 class OpenVino:
     """A network that OpenVINO compiles for this CPU.
 
     Args:
         path: The `.xml` that `mapping.convert` made of the network's levels.
         step: `UNet.step`.
-        callers: How many threads may call it at once; they share the cores that PyTorch uses.
+        callers: How many threads may call it at once; they share the cores, or as many as
+            OMP_NUM_THREADS says.
 
     Raises:
         SarfloodError: A file is missing, or not as it was written.
@@ -60,7 +68,7 @@ class OpenVino:
         if not is_whole(path):
             raise SarfloodError(f"OpenVINO {path.stem}: its files are damaged")
         settings = {
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # as of whoever asks
+            "INFERENCE_NUM_THREADS": _threads(),
             "NUM_STREAMS": callers,
             "ENABLE_CPU_PINNING": False,  # other work shares the cores
             "INFERENCE_PRECISION_HINT": "f32",  # of what is not in 8 bits, whatever the CPU could

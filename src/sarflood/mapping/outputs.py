@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarflood.mapping.layers import Layer
 from sarflood.mapping.scene import SceneMap
 from sarflood.raster.cog import write_cog
 from sarflood.raster.outline import WetArea, count_areas, wet_areas
@@ -17,25 +18,23 @@ from sarflood.raster.polygons import flood_polygons, writing_geojson
 
 def write_mask(result: SceneMap, path: Path) -> None:
     """Write the mask as a cloud-optimised GeoTIFF: 0 dry, 1 wet, 255 no data."""
-    write_cog(
-        path,
-        result.mask.strips(),
-        result.mask.shape,
-        crs=result.crs,
-        transform=result.transform,
-        description=f"{result.manifest.label}: 0 dry, 1 wet, 255 no data",
-    )
+    _write_layer(result, result.mask, path, f"{result.manifest.label}: 0 dry, 1 wet, 255 no data")
 
 
 def write_probability(result: SceneMap, path: Path) -> None:
     """Write the probability as a cloud-optimised GeoTIFF, in percent, 255 no data."""
+    said = f"probability of {result.manifest.label} in percent"
+    _write_layer(result, result.percent, path, said)
+
+
+def _write_layer(result: SceneMap, layer: Layer, path: Path, said: str) -> None:
     write_cog(
         path,
-        result.percent.strips(),
-        result.percent.shape,
+        layer.strips(),
+        layer.shape,
         crs=result.crs,
         transform=result.transform,
-        description=f"probability of {result.manifest.label} in percent",
+        description=said,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarflood.mapping.layers import Layer
+from sarflood.model.inputs import has_data
 from sarflood.monitoring.sight import beyond_training
 
 CELL = 16  # pixels a side; strips begin and end at whole cells
@@ -29,7 +30,7 @@ def cells_outside(
         (⌈H / 16⌉, ⌈W / 16⌉) bool.
     """
     found = _counts(beyond_training(image[None], ranges)[0])
-    there = _counts(np.isfinite(image).all(axis=0))
+    there = _counts(has_data(image[None])[0])
     outside: NDArray[np.bool_] = found > _SHARE * there
     return outside
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -124,7 +123,7 @@ def map_scene(
         max_megapixels=max_megapixels,
         sight=sight,
     )
-    return finished(model, scene, folder=folder, max_megapixels=max_megapixels)
+    return finished(model, scene, pre, folder=folder, max_megapixels=max_megapixels)
 
 
 def answer_strips(
@@ -143,64 +142,33 @@ def answer_strips(
     """Map the strips of a scene from number `first` up to, but not with, `last`; see `map_scene`.
 
     Other processes may map the rest into the same folder at the same time. What lies outside of
-    `ranges`, between which each band's training lay, is noted.
+    `ranges`, between which each band's training lay, is noted. PyTorch has one thread from then on
+    where the model has an engine of its own: its idle threads spin in the engine's way.
     """
+    if model.engine is not None:
+        torch.set_num_threads(1)
     with (
         block_cache(_CACHE_BYTES),
         open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands,
-        _CORES.of(model),
         ThreadPoolExecutor(1) as writer,
     ):
         work = Work(folder, (bands.height, bands.width))
         done, seconds = work.done(first)
         strips = Strips(model, bands, on_progress, sight, seconds, ranges)
         writing: Future[None] | None = None
-        for strip in strips.answer(done, last):
-            if writing:
-                writing.result()
-            writing = writer.submit(work.put, strip, model, replace(seconds), first)
-            del strip
+        with closing(strips.answer(done, last)) as answers:
+            for strip in answers:
+                if writing:
+                    writing.result()
+                writing = writer.submit(work.put, strip, model, replace(seconds), first)
         if writing:
             writing.result()
-
-
-class _Cores:
-    """Leaves the cores to engines that are not PyTorch, whose idle threads spin in their way."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._maps = 0  # that are made now
-        self._threads = 1  # of PyTorch before the first of them
-
-    @contextmanager
-    def of(self, model: FloodModel) -> Iterator[None]:
-        """Let PyTorch have one thread while the context lasts, or others that other threads made.
-
-        A model without an engine of its own is computed by all of PyTorch's threads.
-        """
-        if model.engine is None:
-            yield
-            return
-        with self._lock:
-            if not self._maps:
-                self._threads = torch.get_num_threads()
-                torch.set_num_threads(1)
-            self._maps += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._maps -= 1
-                if not self._maps:
-                    torch.set_num_threads(self._threads)
-
-
-_CORES = _Cores()
 
 
 def finished(
     model: FloodModel,
     scene: Files,
+    pre: Files | None,
     *,
     folder: Path,
     firsts: Iterable[int] = (0,),
@@ -212,12 +180,13 @@ def finished(
     Args:
         model: The model.
         scene: The scene; only its header is read.
+        pre: As for `map_scene`.
         folder: With the map's rasters.
         firsts: The strips that `answer_strips` has begun with.
         max_megapixels: As for `map_scene`.
         knows_outside: Whether `answer_strips` was told between which values the training lay.
     """
-    grid = scene_grid(model.manifest, scene, max_megapixels=max_megapixels)
+    grid = scene_grid(model.manifest, scene, pre, max_megapixels=max_megapixels)
     work = Work(folder, (grid.height, grid.width))
     seconds = dict.fromkeys(("all", "waiting_for_pixels", "network"), 0.0)
     for number in firsts:

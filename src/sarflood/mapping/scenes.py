@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -29,6 +30,7 @@ from sarflood.sources.stac import is_remote
 
 SCRATCH = ".mapping"  # in the folder of the maps
 STRIPS_A_PART = 4  # of 1024 rows: a scene of Sentinel-1 has four or five parts
+_LOADING = Lock()
 
 
 @contextmanager
@@ -190,6 +192,7 @@ def finish(job: Job, begun: Begun) -> dict[str, Any]:
     result = finished(
         load_model(job.package),
         begun.scene,
+        begun.pre,
         folder=begun.work,
         firsts=begun.firsts,
         knows_outside=_ranges(job.package) is not None,
@@ -244,8 +247,13 @@ def _known(target: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) and whole else {}
 
 
-@lru_cache(maxsize=1)
 def _model(package: Path, *, may_round: bool) -> FloodModel:
+    with _LOADING:  # scenes that begin together load it once
+        return _loaded(package, may_round=may_round)
+
+
+@lru_cache(maxsize=1)
+def _loaded(package: Path, *, may_round: bool) -> FloodModel:
     return load_fastest(package, may_round=may_round)
 
 

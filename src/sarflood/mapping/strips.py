@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -80,7 +80,7 @@ class Strips:
     def __len__(self) -> int:
         return len(spans(self.bands.height))
 
-    def answer(self, first: int = 0, last: int | None = None) -> Iterator[Strip]:
+    def answer(self, first: int = 0, last: int | None = None) -> Generator[Strip]:
         """Answer the strips from number `first` up to, but not with, `last`."""
         rows = spans(self.bands.height)[first:last]
         if not rows:
@@ -115,9 +115,10 @@ class Strips:
                 end = known + kept.shape[1] + piece.shape[1]
                 if position + 1 < len(rows):
                     reading = reader.submit(read, end, _ahead(rows[position + 1], height))
-                kept = np.concatenate((kept, piece), axis=1)
+                done = min(span.start - known, kept.shape[1])  # cut off before there is a copy
+                kept = np.concatenate((kept[:, done:], piece), axis=1)
                 del piece
-                kept, known = kept[:, span.start - known :], span.start
+                kept, known = kept[:, span.start - known - done :], span.start
                 yield span, kept[:, : span.stop - span.start]
 
     def _outside(self, image: NDArray[np.float16]) -> NDArray[np.bool_] | None:

@@ -67,7 +67,16 @@ class Work:
             seconds: What the time went into so far.
             first: What is above this strip is made elsewhere: the rows that both have wait for
                 `join`.
+
+        Raises:
+            SarfloodError: It cannot be written, such as on a full disk.
         """
+        try:
+            self._put(strip, model, seconds, first)
+        except OSError as error:
+            raise SarfloodError(f"{self._folder}: cannot be written: {error.strerror}") from error
+
+    def _put(self, strip: Strip, model: FloodModel, seconds: Seconds, first: int) -> None:
         values, top, number = strip.probability, strip.rows.start, strip.number
         skipped = 0
         if number > first:

@@ -29,7 +29,7 @@ class Scaling:
     """What becomes 0, and what becomes 1 above it, in the images' units.
 
     Attributes:
-        offset: (N or 1, C, h, w) float32.
+        offset: (N, C, h, w) or (C, 1, 1) float32.
         scale: Likewise.
         down: (H, h) float32, how much each row of the two counts for each row of pixels, or (1, h)
             where it is the same for all; None where they broadcast to the images as they are.
@@ -120,7 +120,7 @@ def block_moments(images: NDArray[np.floating]) -> NDArray[np.float64]:
     valid = np.isfinite(padded)
     np.copyto(padded, 0.0, where=~valid)
     shape = (*padded.shape[:2], padded.shape[2] // BLOCK, BLOCK, padded.shape[3] // BLOCK, BLOCK)
-    # A row of a block fits its type: 128 pixels, and their values, which have 11 bits.
+    # For 128 pixels these types will do: their values were stored with 11 bits, squares have 22.
     rows = (
         np.add.reduce(layer.reshape(shape), axis=5, dtype=layer.dtype)
         for layer in (valid.view(np.uint8), padded, padded**2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from affine import Affine
@@ -38,6 +39,11 @@ class Grid:
     width: int
     crs: CRS
     transform: Affine
+
+    @classmethod
+    def of(cls, dataset: DatasetReader) -> Self:
+        """Return the grid of an open raster."""
+        return cls(dataset.height, dataset.width, dataset.crs, dataset.transform)
 
     def crs_coordinates(
         self, cols: Coordinates, rows: Coordinates

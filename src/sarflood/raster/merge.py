@@ -22,7 +22,7 @@ def merged(areas: Sequence[Sequence[Polygon]], seams: Sequence[int]) -> list[Pol
     Args:
         areas: Of each the parts: outlines along the edges of pixels, whose corners are whole
             numbers. Parts of an area do not overlap, and together are connected by edges of pixels.
-        seams: The rows at which parts may meet.
+        seams: The rows at which parts may meet: no other edges are compared.
 
     Returns:
         Of each its outline, with no corner in the middle of a straight edge.

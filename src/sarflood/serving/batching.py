@@ -23,7 +23,7 @@ from sarflood.serving.served import Served
 # Patches that are computed at a time, by all callers of an engine together: more are no faster.
 _AT_A_TIME = 16
 _MOST_WAITING = 64  # requests
-_HAND_BACK_S = 30.0  # between two times that free memory is handed back
+_HAND_BACK_S = 30.0  # at least, between two batches after which free memory is handed back
 
 
 class BusyError(SarfloodError):
@@ -135,6 +135,9 @@ class Batches:
                     request.answered.set_result(None)
             patches = sum(where.stop - where.start for _, where in batch)
             self._patch_s = (time.monotonic() - started) / patches
+            if time.monotonic() - self._handed_back > _HAND_BACK_S:
+                self._handed_back = time.monotonic()
+                await run_sync(hand_back)  # its requests are answered
 
     def _compute(self, batch: _Batch) -> None:
         note_batch(sum(where.stop - where.start for _, where in batch))
@@ -145,9 +148,6 @@ class Batches:
         for (request, where), probabilities in zip(batch, found, strict=True):
             if request.take(where, probabilities, model):
                 self._on_answered(request.sight)
-        if time.monotonic() - self._handed_back > _HAND_BACK_S:
-            self._handed_back = time.monotonic()
-            hand_back()
 
     def _next(self) -> _Batch:
         """Return the next batch: its share for each that waits, the first come first."""
