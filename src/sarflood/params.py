@@ -183,6 +183,7 @@ class TrainParams(Closed):
     ema: Annotated[float, Field(ge=0.0, lt=1.0)]
     balance_scenes: Share
     balance_wet: Share
+    permanent_water: Share
     start_from: str | None
     processes: Annotated[int, Field(ge=1, le=64)]
 

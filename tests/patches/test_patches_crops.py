@@ -105,6 +105,27 @@ def test_each_of_several_classes_has_distances_of_its_own(resident: bool) -> Non
             np.testing.assert_array_equal(distances[:, code] <= 0, masks == code)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_share_of_permanent_water_keeps_its_labels_and_all_else(resident: bool) -> None:
+    water = np.zeros((4, 256, 256), np.uint8)
+    water[:, 50:200, 30:150] = 1
+    patches = replace(labelled(), permanent_water=water)
+    patches.images[:, 0] = water
+    loader = CropLoader(patches, training(permanent_water=0.2), distances=True, resident=resident)
+    epochs = []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        crops = [torch.stack((masks, images[:, 0])) for images, masks, _ in loader]
+        epochs.append(torch.cat(crops, dim=1))
+    masks, there = epochs[0]
+    assert not (masks[there != 1] == 255).any()
+    assert (masks[there == 1] != 255).half().mean() == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(masks, epochs[2][0])
+    assert not torch.equal(masks == 255, epochs[1][0] == 255)
+    whole = CropLoader(patches, training(permanent_water=1.0), resident=resident)
+    assert not any((masks == 255).any() for _, masks in whole)
+
+
 def test_an_epoch_can_be_seen_again() -> None:
     loader = CropLoader(labelled(), training())
     epochs = []

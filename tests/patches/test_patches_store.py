@@ -135,6 +135,20 @@ def test_patches_that_do_not_fit_into_memory_are_read_from_a_file(
         np.testing.assert_array_equal(vars(filed)[name], values)
 
 
+def test_permanent_water_is_taken_along_and_none_where_an_event_does_not_know_it(
+    tmp_path: Path,
+) -> None:
+    known, unknown = written(tmp_path / "e"), written(tmp_path / "f")
+    unknown = replace(unknown, index=unknown.index.assign(id="f-" + unknown.index["id"]))
+    rows = pd.concat([known.index, unknown.index])[["id"]].assign(split="train", scene="e/0")
+    assert take([known, unknown], rows, "train", PLAIN).permanent_water is None
+    water = np.random.default_rng(0).integers(0, 2, (len(known.index), 256, 256), np.uint8)
+    found = take([replace(known, permanent_water=water), unknown], rows, "train", PLAIN)
+    assert found.permanent_water is not None
+    np.testing.assert_array_equal(found.permanent_water[: len(water)], water)
+    assert not found.permanent_water[len(water) :].any()
+
+
 def test_a_part_without_patches_is_empty(tmp_path: Path) -> None:
     events = [written(tmp_path / "e")]
     assert (

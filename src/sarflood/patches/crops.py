@@ -120,14 +120,27 @@ def cut(layers: tuple[Tensor, ...], plan: Plan, crop: int) -> Batch:
     )
 
 
+def thinned(masks: Tensor, water: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """Take the labels of permanent water away, but for a share of its pixels.
+
+    Args:
+        masks: (n, h, w) uint8.
+        water: (n, h, w) uint8, 1 where water stands at all times.
+        share: Of its pixels, that keep their label.
+        random: On the CPU.
+    """
+    kept = torch.rand(water.shape, generator=random) < share
+    return masks.masked_fill((water == 1) & ~kept.to(water.device), UNKNOWN)
+
+
 class CropLoader:
     """The batches of one epoch after another.
 
     Args:
         patches: What to crop from. Where they fit, they are copied to the device once; otherwise a
             thread reads the crops of the next batch while the device works on one.
-        params: Crops a batch, their edge, seed, how patches are balanced, and how many processes
-            share each batch.
+        params: Crops a batch, their edge, seed, how patches are balanced, how much of permanent
+            water is labelled, and how many processes share each batch.
         distances: Whether distances to borders are wanted, of the water or, with more than two
             classes, of each; those are made here.
         device: Where batches lie.
@@ -152,6 +165,11 @@ class CropLoader:
         self._device = device or torch.device("cpu")
         self._weights = sampling_weights(patches, params.balance_scenes, params.balance_wet)
         layers: list[NDArray[Any]] = [patches.images.transpose(0, 2, 3, 1), patches.masks]
+        self._labelled_water = params.permanent_water
+        water = patches.permanent_water if params.permanent_water < 1 else None
+        self._has_water = water is not None
+        if water is not None:
+            layers.append(water)
         if distances:
             number = len(patches.classes)
             layers.append(_distances(patches.masks, range(number) if number > 2 else (WET,)))
@@ -181,9 +199,14 @@ class CropLoader:
             for number in range(len(self))
         ]
         batches = self._from_device(plans) if self._resident else self._streamed(plans)
-        for images, masks, *distance in batches:
-            distances = (layer.permute(0, 3, 1, 2) for layer in distance)
-            yield images.permute(0, 3, 1, 2), masks, *distances
+        random = torch.Generator()
+        random.manual_seed((self._seed * 10_007 + self._epoch) * self._world + self._rank)
+        for images, masks, *rest in batches:
+            labels = masks
+            if self._has_water:
+                labels = thinned(masks, rest.pop(0), self._labelled_water, random)
+            distances = (layer.permute(0, 3, 1, 2) for layer in rest)
+            yield images.permute(0, 3, 1, 2), labels, *distances
 
     def _from_device(self, plans: list[Plan]) -> Iterator[Batch]:
         for plan in plans:

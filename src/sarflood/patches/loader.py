@@ -28,6 +28,8 @@ class LabelledPatches:
         scenes: (N,) str, the scene of each.
         hashes: (N,) str, the sha256 of each, by which a training knows its data again.
         classes: Names of the codes.
+        permanent_water: (N, 256, 256) uint8, 1 where water stands at all times, 0 elsewhere and
+            where that is not known; None where no event knows it.
     """
 
     images: NDArray[np.float16]
@@ -35,6 +37,7 @@ class LabelledPatches:
     scenes: NDArray[np.str_]
     hashes: NDArray[np.str_]
     classes: tuple[str, ...] = TWO_CLASSES
+    permanent_water: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -73,6 +76,9 @@ def take(
     bands = len(channels(params, first.bands)) if first else 0
     images = room((count, bands, PATCH, PATCH), np.float16, scratch)
     masks = room((count, PATCH, PATCH), np.uint8, scratch)
+    water = None
+    if any(item.permanent_water is not None for item, _, _ in found):
+        water = room((count, PATCH, PATCH), np.uint8, scratch)
     scenes: list[str] = []
     hashes: list[str] = []
     for item, known, rows in found:
@@ -81,6 +87,9 @@ def take(
             place = slice(len(hashes), len(hashes) + batch.size)
             images[place] = prepare(item.images[batch], params, scaling)
             masks[place] = known[batch]
+            if water is not None:
+                there = item.permanent_water
+                water[place] = 0 if there is None else there[batch]
             hashes += item.index["sha256"].iloc[batch].tolist()
             scenes += scene[item.index["id"].iloc[batch]].tolist()
     return LabelledPatches(
@@ -89,6 +98,7 @@ def take(
         np.array(scenes, dtype=np.str_),
         np.array(hashes, dtype=np.str_),
         (first.classes if first else None) or TWO_CLASSES,
+        water,
     )
 
 
