@@ -1,7 +1,7 @@
 """Whole scenes: what a map costs beside the network itself, its memory, its seams, and peers.
 
-A scene of simulated backscatter is mapped with a network of width 16 and depth 4, whose random
-weights find about half of it wet, on each engine that `sarflood map` may take. Against that stands
+A scene of simulated backscatter, half of it wet, is mapped with a network of width 16 and depth 4
+that was trained on the like of it, on each engine that `sarflood map` may take. Against that stands
 the bare engine: the same one on as many tiles of the same sizes, and nothing else.
 
 `--peers PYTHON` names the Python of an environment of its own with terratorch and torchgeo
@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from rich.console import Console
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench.claims import Claim, parser, peak_gib, report
 from sarflood.mapping.convert import CALIBRATION, load_fastest
@@ -40,12 +41,13 @@ from sarflood.mapping.sources import find_scene
 from sarflood.mapping.tiles import spans
 from sarflood.model.inputs import block_moments, local_scaling
 from sarflood.model.package import FloodModel, ModelManifest, save_model
-from sarflood.model.unet import UNet, mean_logits
+from sarflood.model.unet import UNet, channels_last, mean_logits
 from sarflood.params import load_params
 from sarflood.workspace import find_workspace
 
 GRID = rasterio.Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 1_500_000.0)
 PIECE = 1024
+TRAINING_STEPS = 100
 HIGH, WIDE, ROWS = 16_700, 25_000, 2_700  # the last are rows enough for three strips
 # What `keep_large_buffers` sets, for processes that are not ours.
 ALLOCATOR = {
@@ -56,23 +58,26 @@ ALLOCATOR = {
 say = Console(stderr=True).print
 
 
-def backscatter(generator: np.random.Generator, looks: float = 4.0) -> NDArray[np.float32]:
-    """Return (2, 1024, 1024) dB: hills and hollows, those wet, with speckle of so many looks."""
+def backscatter(
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return (2, 1024, 1024) dB, hills and wet hollows with speckle of four looks, and the mask."""
     coarse = generator.normal(size=(2, 18, 18))
     rows = np.linspace(0, 16, PIECE)
     low = np.floor(rows).astype(int)
     weight = (rows - low)[:, None]
     ground = coarse[:, low] * (1 - weight) + coarse[:, low + 1] * weight
     ground = ground[:, :, low] * (1 - weight.T) + ground[:, :, low + 1] * weight.T
-    speckle = generator.gamma(looks, 1 / looks, ground.shape)
-    found = np.where(ground[:1] < 0, -20.0, -9.0) + ground + 10 * np.log10(speckle)
-    return np.asarray(found, np.float32)
+    speckle = generator.gamma(4.0, 1 / 4.0, ground.shape)
+    wet = ground[0] < 0
+    found = np.where(wet, -20.0, -9.0) + ground + 10 * np.log10(speckle)
+    return np.asarray(found, np.float32), wet.astype(np.uint8)
 
 
-def write_scene(path: Path, height: int, width: int, looks: float = 4.0) -> Path:
+def write_scene(path: Path, height: int, width: int) -> Path:
     """Write a tiled GeoTIFF of two bands; its upper left corner has no data."""
     generator = np.random.default_rng(0)
-    pieces = [backscatter(generator, looks) for _ in range(6)]
+    pieces = [backscatter(generator)[0] for _ in range(6)]
     profile = {"count": 2, "dtype": "float32", "crs": "EPSG:32651", "transform": GRID}
     blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     with rasterio.open(
@@ -101,12 +106,12 @@ def write_scene(path: Path, height: int, width: int, looks: float = 4.0) -> Path
 
 
 def make_model(folder: Path, width: int) -> Path:
-    """Write a model's package: the committed settings, but for the width; random weights."""
+    """Write a model's package: the committed settings, but for the width and few steps."""
     params = load_params(find_workspace(Path(__file__).parent).params)
     network = params.model.model_copy(update={"width": width, "flips": 1})
     torch.manual_seed(1)
     channels = 4
-    unet = UNet(channels, network).eval()
+    unet = channels_last(UNet(channels, network))
     manifest = ModelManifest.model_validate(
         {
             "bands": ("vv", "vh"),
@@ -127,19 +132,36 @@ def make_model(folder: Path, width: int) -> Path:
         }
     )
     model = FloodModel(manifest, unet)
-    sample = model.normalise(backscatter(np.random.default_rng(1))[None, :, :512, :512])
-    with torch.no_grad():
-        logits = unet(sample)
-        unet.head.weight *= 2.0 / logits.std()
-        unet.head.get_parameter("bias").sub_(logits.median()).mul_(2.0 / logits.std())
+    train(model)
     folder.mkdir()
     save_model(model, folder)
     pieces = [backscatter(np.random.default_rng(seed)) for seed in range(2, 6)]
-    images = np.stack([piece[:, :256, :256] for piece in pieces]).astype(np.float16)
+    images = np.stack([piece[:, :256, :256] for piece, _ in pieces]).astype(np.float16)
+    truth = np.stack([wet[:256, :256] for _, wet in pieces])
     masks = map_patches(model, images)
-    np.savez(folder / RECORDED, images=images, masks=masks, truth=masks)
+    np.savez(folder / RECORDED, images=images, masks=masks, truth=truth)
     np.savez(folder / CALIBRATION, images=images)
     return folder
+
+
+def train(model: FloodModel) -> None:
+    """Train until answers are as sure as a model's are: so are files compressed, and 8 bits do."""
+    generator = np.random.default_rng(1)
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=0.005)
+    image, wet = backscatter(generator)
+    model.network.train()
+    for _ in range(TRAINING_STEPS):
+        crops = [
+            (slice(top, top + 128), slice(left, left + 128))
+            for top, left in generator.integers(0, PIECE - 128, (4, 2))
+        ]
+        inputs = model.normalise(np.stack([image[:, rows, cols] for rows, cols in crops]))
+        truth = torch.from_numpy(np.stack([wet[rows, cols] for rows, cols in crops])).float()
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(model.network(inputs), truth)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    model.network.eval()
 
 
 def mapped(model: FloodModel, scene: Path, folder: Path) -> SceneMap:
@@ -291,8 +313,7 @@ def whole(folder: Path, width: int) -> list[Claim]:
     """Map a scene of Sentinel-1's size into all files that `sarflood map` writes."""
     package = make_model(folder / "model-whole", width)
     load_fastest(package, may_round=True)  # makes its engine files
-    # Without speckle: a random network turns that into a million areas, which no flood has.
-    scene = write_scene(folder / "whole.tif", HIGH, WIDE, looks=1e6)
+    scene = write_scene(folder / "whole.tif", HIGH, WIDE)
     say(f"{HIGH} × {WIDE} pixels: {scene.stat().st_size / 1e9:.1f} GB")
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:

@@ -120,7 +120,7 @@ def load_fastest(package: Path, *, may_round: bool) -> FloodModel:
             # What makes them stays in memory: it does so in another process.
             command = [sys.executable, "-m", __name__, package.name]
             try:
-                run(command if may_round else [*command, EXACT], package.parent)
+                run(command, package.parent)
             except SarfloodError as error:
                 _log.warning("%s: no engine files, PyTorch will do: %s", package, error)
     recorded = read_recorded(package / RECORDED)

@@ -161,8 +161,9 @@ class FloodModel:
     def _logits(self, parts: Sequence[tuple[NDArray[np.floating], Scaling | None]]) -> Tensor:
         if self.engine is None:
             keep_large_buffers()
-        inputs = torch.cat([self.normalise(*part) for part in parts])
-        return mean_logits(self.engine or self.network, inputs, self.manifest.network.flips)
+        inputs = [self.normalise(*part) for part in parts]
+        batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)  # which copies
+        return mean_logits(self.engine or self.network, batch, self.manifest.network.flips)
 
     def masks(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn probabilities into masks by the calibrated threshold: 0 dry, 1 wet, 255 no data."""
