@@ -41,6 +41,15 @@ def test_engine_files_are_made_once(package: Path) -> None:
     assert rounded.mean() < 0.02
 
 
+def test_files_that_were_made_where_nothing_may_round_do_where_it_may(package: Path) -> None:
+    load_fastest(package, may_round=False)
+    made = files(package)
+    image = speckle(2, 128, 128)[None]
+    rounded = load_fastest(package, may_round=True).probabilities(image)
+    assert files(package) == made
+    assert np.abs(rounded - lake_model().probabilities(image)).max() > 2e-4
+
+
 @pytest.mark.parametrize("name", ["float32.bin", "int8.bin", "int8.xml", "int8.sha256"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_damaged_engine_files_are_made_anew(
