@@ -49,7 +49,7 @@ SETTINGS = {
     "depth: 4": "depth: 1",
     "epochs: 48": "epochs: 1",
     "engine: auto": "engine: float32",
-    "min_steps: 1600": "min_steps: 1",
+    "min_steps: 5400": "min_steps: 1",
     "crop: 128": "crop: 64",
     "learning_rate: 0.002": "learning_rate: 0.01",
     "    iou: {min: 0.7}": "    iou: {min: 0.0}",

@@ -30,7 +30,7 @@ QUICK = {
     "width: 8": "width: 2",
     "depth: 4": "depth: 1",
     "epochs: 48": "epochs: 1",
-    "min_steps: 1600": "min_steps: 1",
+    "min_steps: 5400": "min_steps: 1",
 }
 LOSS = LossParams.model_validate("auto")
 PLAIN = InputParams(speckle_filter="none", normalisation="training", fixed_db={})
