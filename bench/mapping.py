@@ -217,7 +217,6 @@ def cost(folder: Path, size: int, width: int, turns: int) -> list[Claim]:
     missing = "it does not answer as recorded, and is not made"
     bounds = {"float32": 1.10, "int8": 1.15}
     how = "reading, blending, COGs included; median of"
-    pixels = np.prod([sum(s.stop - s.start for s in spans(length)) for length in (HIGH, WIDE)])
     return [
         *(
             Claim(
@@ -232,12 +231,6 @@ def cost(folder: Path, size: int, width: int, turns: int) -> list[Claim]:
             Claim(f"time of a map over the bare engine, {name}", float("inf"), bound, missing)
             for name, bound in bounds.items()
             if name not in ratios
-        ),
-        Claim(
-            "pixels computed over pixels of the scene",
-            float(pixels) / (HIGH * WIDE),
-            1.15,
-            f"{HIGH} × {WIDE} pixels",
         ),
         *seams(exact, folder, scene, size),
     ]
