@@ -227,6 +227,25 @@ def test_a_dry_batch_pushes_against_false_alarms(
         assert (slope > 0).all()
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("classes", [3, 4])
+@pytest.mark.parametrize("logit", [-2.0, 0.0, 2.0, 4.0])
+def test_a_dry_batch_of_several_classes_pushes_water_down_however_sure_it_is(
+    name: LossName, classes: int, logit: float, reduction: Reduction
+) -> None:
+    shape = (2, 32, 32)
+    target = torch.zeros(shape, dtype=torch.uint8)
+    logits = torch.zeros((2, classes, 32, 32))
+    logits[:, 1] = logit
+    distance = torch.full(logits.shape, 20, dtype=torch.int8)
+    distance[:, 0] = -20
+    loss = single(name, reduction=reduction, class_weights=(1.0,) * classes)
+    slope = gradient(loss, logits, target, distance)
+    assert slope[:, 1].sum() > 0
+    assert slope[:, 0].sum() < 0
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

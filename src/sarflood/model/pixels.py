@@ -139,9 +139,18 @@ class Pixels:
 
     @cached_property
     def overlap(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The soft hits, false alarms and misses, (G, K), as shares of the labelled pixels."""
+        """The soft hits, false alarms and misses, (G, K), as shares of the labelled pixels.
+
+        Classes that no pixel of a group has share their false alarms. A ratio rises the less, the
+        more of them a class has, so that one by one the surest wrong class would grow at the cost
+        of the others.
+        """
         _, hits, predicted, actual, _ = self.sums
-        return self.share(hits), self.share(predicted - hits), self.share(actual - hits)
+        alarms = self.share(predicted - hits)
+        if self.several:
+            absent = self.share(actual) == 0
+            alarms = torch.where(absent, (alarms * absent).sum(dim=1, keepdim=True), alarms)
+        return self.share(hits), alarms, self.share(actual - hits)
 
     @cached_property
     def counts(self) -> Tensor:

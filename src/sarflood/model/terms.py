@@ -2,7 +2,8 @@
 
 An unknown pixel (255) has no gradient and is in no mean. Sums run over the whole batch, so that one
 patch without water is an ordinary case, or over each image (`Pixels.reduction`). With several
-classes the terms that compare areas are averaged over the classes.
+classes the terms that compare areas are averaged over the classes; those that no pixel has are
+compared as one.
 """
 
 from __future__ import annotations
