@@ -165,7 +165,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def changed(**settings: float) -> tuple[torch.Tensor, torch.Tensor]:
     images, masks = batch()
     params = CALM.model_copy(update=settings)
-    return augment(images, masks, params, torch.Generator().manual_seed(1))
+    return augment(images, masks, params, torch.Generator().manual_seed(1), bands=2)
 
 
 def test_without_settings_nothing_changes() -> None:
@@ -206,6 +206,19 @@ def test_a_dropped_band_is_never_the_first() -> None:
     gone = missing[:, 1].all(dim=1)
     assert torch.equal(gone, missing[:, 1].any(dim=1))
     assert 16 <= int(gone.sum()) <= 48
+
+
+def test_the_channels_of_a_band_have_the_same_speckle_and_are_dropped_together() -> None:
+    images, masks = batch()
+    twice = torch.cat((images, images), dim=1).contiguous(memory_format=torch.channels_last)
+    params = CALM.model_copy(update={"speckle": 0.5, "band_dropout": 0.5})
+    found, _ = augment(twice.clone(), masks, params, torch.Generator().manual_seed(1), bands=2)
+    gone = torch.isnan(found[:, :, 5:]).all(dim=3).all(dim=2)
+    assert torch.equal(gone[:, :2], gone[:, 2:])
+    assert gone[:, 1].any()
+    noise = found - twice
+    assert not torch.allclose(noise[:, 0, 5:], noise[:, 1, 5:], equal_nan=True)
+    torch.testing.assert_close(noise[:, :2], noise[:, 2:], equal_nan=True)
 
 
 def test_no_data_stays_no_data() -> None:

@@ -22,31 +22,34 @@ _HOLE = (0.1, 0.5)  # edges of a hole, as shares of the crop's
 
 
 def augment(
-    images: Tensor, masks: Tensor, params: AugmentParams, random: torch.Generator
+    images: Tensor, masks: Tensor, params: AugmentParams, random: torch.Generator, bands: int
 ) -> tuple[Tensor, Tensor]:
     """Change a batch at random; each crop in its own way.
 
-    - jitter: an offset of each band, normally distributed.
-    - contrast: a factor e^x of each band about 0, x normally distributed.
+    - jitter: an offset of each channel, normally distributed.
+    - contrast: a factor e^x of each channel about 0, x normally distributed.
     - speckle: the logarithm of gamma-distributed noise of four looks, with a strength that is drawn
-      for each crop from 0 to `speckle`; multiplicative noise is added in dB.
-    - band_dropout: a band of a crop has no data; never the first.
+      for each crop from 0 to `speckle`; multiplicative noise is added in dB. All channels of a band
+      have the same: it is of the radar's image, and what differs could be averaged out.
+    - band_dropout: a band of a crop has no data, in all its channels; never the first.
     - holes: a rectangle has no data in any band, and no label.
 
     Args:
-        images: (N, C, H, W) float32, channels last in memory, scaled so that a band's standard
+        images: (N, C, H, W) float32, channels last in memory, scaled so that a channel's standard
             deviation is about 1; NaN no data. Changed in place.
         masks: (N, H, W) uint8. Changed in place.
         params: Standard deviations in units of the images, and shares of the crops.
         random: On the CPU, whatever the images' device: all that is drawn is a few numbers a crop.
+        bands: The channels are so many bands, once or more, differently scaled.
 
     Returns:
         Images and masks.
     """
-    count, bands, height, width = images.shape
+    count, channels, height, width = images.shape
+    copies = channels // bands
 
     def normal() -> Tensor:
-        drawn = torch.randn((count, bands, 1, 1), generator=random)
+        drawn = torch.randn((count, channels, 1, 1), generator=random)
         return drawn.to(images.device, non_blocking=True)
 
     def uniform(*shape: int) -> Tensor:
@@ -57,16 +60,17 @@ def augment(
         torch.addcmul(offsets, images, factors, out=images)
     if params.speckle:
         noise = _speckle(images.device)
-        most = len(noise) - images[0].numel()
+        size = height * width * bands
+        most = len(noise) - size
         starts = torch.randint(most + 1, (count,), generator=random).tolist()
         strengths = (params.speckle * uniform(count)).tolist()
         for image, start, strength in zip(images, starts, strengths, strict=True):
-            own = noise[start : start + image.numel()].view(height, width, bands)
-            image.add_(own.permute(2, 0, 1), alpha=strength)
+            own = noise[start : start + size].view(height, width, bands)
+            image.add_(own.repeat(1, 1, copies).permute(2, 0, 1), alpha=strength)
     if params.band_dropout:
         for number, band in (uniform(count, bands) < params.band_dropout).nonzero().tolist():
             if band:
-                images[number, band] = torch.nan
+                images[number, band::bands] = torch.nan
     if params.holes:
         chosen = uniform(count) < params.holes
         _pierce(images, masks, chosen.nonzero().flatten().tolist(), uniform(2, count, 2))

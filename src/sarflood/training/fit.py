@@ -166,7 +166,9 @@ def fit(
         device=torch.device(f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"),
     )
     loss = build_loss(chosen, train.counts())
-    module = Training(network, loss, mean, std, params, loader, val, on_epoch, checkpoint)
+    module = Training(
+        network, loss, mean, std, params, len(bands), loader, val, on_epoch, checkpoint
+    )
     module.resume()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():

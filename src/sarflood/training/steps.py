@@ -50,6 +50,7 @@ class Training(L.LightningModule):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         params: Params,
+        bands: int,
         loader: CropLoader,
         val: LabelledPatches,
         on_epoch: Callable[[Epoch], object],
@@ -61,7 +62,7 @@ class Training(L.LightningModule):
         self.loss = loss
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-        self._params, self._augment = params.train, params.augment
+        self._params, self._augment, self._bands = params.train, params.augment, bands
         self._loader, self._val = loader, val
         self._on_epoch, self._checkpoint = on_epoch, checkpoint
         self._optimizer = torch.optim.AdamW(
@@ -128,7 +129,7 @@ class Training(L.LightningModule):
         """Return the loss of a batch, augmented."""
         images, masks, *distance = batch
         inputs = standardise(images, self.mean, self.std)
-        inputs, masks = augment(inputs, masks, self._augment, self._random)
+        inputs, masks = augment(inputs, masks, self._augment, self._random, self._bands)
         loss: Tensor = self.loss(self.network(fill(inputs)), masks, *distance, done=self._done)
         self._losses.append(loss.detach())
         return loss
