@@ -166,6 +166,28 @@ def test_the_report_names_the_figures_of_the_model_and_of_both_baselines(
     assert "3 epochs in 1.5 minutes" in text
 
 
+def test_the_report_has_each_picture_and_each_kind_of_patch(
+    report: str, evaluation: Evaluation
+) -> None:
+    shown = set(re.findall(r'<img src="data:image/[^"]+" alt="([^"]+)"', report))
+    for picture in (
+        "Training loss and validation IoU by epoch",
+        "Precision over recall, test pixels",
+        "Share of wet pixels, test patches",
+        "radar",
+        "truth",
+        "prediction",
+    ):
+        assert any(picture in alt for alt in shown), picture
+    text = "\n".join(Page(report).text)
+    for place in ("best: ", "median: ", "worst: "):
+        assert place in text
+    assert "Confusion matrix" in text
+    assert f"{evaluation.metrics['test']['accuracy']:.3f}" in text
+    dry = evaluation.metrics["wet_shares"]["0"]
+    assert f"Accuracy on {dry['patches']} dry patches" in text
+
+
 def test_a_held_out_event_is_marked_and_no_test_patch(
     model: FloodModel, events: list[EventPatches], tmp_path: Path
 ) -> None:

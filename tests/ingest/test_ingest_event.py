@@ -19,12 +19,14 @@ from sarflood.errors import DataRefusedError, InputError, SarfloodError
 from sarflood.ingest.ingest import Ingested, Said, ingest_event
 from sarflood.ingest.track import track_event
 from sarflood.params import load_params
+from sarflood.patches.split import split_events
 from sarflood.patches.store import open_event
 from sarflood.process import dvc, git
 from sarflood.sources.simulate import simulate_event
 from sarflood.workspace import Workspace
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").validation
+SETTINGS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = SETTINGS.validation
 
 
 def tile(folder: Path, number: int, *, constant: bool = False, empty: bool = False) -> None:
@@ -306,6 +308,16 @@ def test_an_unlabelled_source_is_kept_without_masks(workspace: Workspace, source
     opened = open_event(workspace.events / "alabama")
     assert (opened.masks, opened.event.label) == (None, None)
     assert opened.permanent_water is None
+
+
+def test_an_event_that_is_held_out_says_so_and_is_none_to_train_on(
+    workspace: Workspace, source: Path
+) -> None:
+    ingest_event(workspace, str(source), "alabama", Said(hold_out=True), PARAMS)
+    opened = open_event(workspace.events / "alabama")
+    assert opened.event.hold_out
+    parts = split_events([opened], SETTINGS.split)["split"]
+    assert set(parts) == {"held_out"}
 
 
 def test_permanent_water_is_kept_and_its_correction_is_another_event(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,62 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         for _ in range(2)
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("augment", "jitter", 1.0),
+        ("augment", "contrast", 1.0),
+        ("augment", "speckle", 1.0),
+        ("augment", "holes", 1.0),
+        ("train", "balance_scenes", 1.0),
+        ("train", "balance_wet", 1.0),
+        ("train", "permanent_water", 0.0),
+        ("train", "ema", 0.0),
+        ("train", "weight_decay", 1.0),
+    ],
+)
+def test_each_setting_reaches_the_training(section: str, name: str, value: float) -> None:
+    patches = lakes(4, 0)
+    patches.masks[1:, :, 64:] = 0
+    patches = replace(
+        patches,
+        scenes=np.array(["a", "a", "a", "b"]),
+        permanent_water=(patches.masks == 1).astype(np.uint8),
+    )
+    calm = settings(epochs=1, balance_scenes=0.0, balance_wet=0.0, permanent_water=1.0)
+    still = dict.fromkeys(("jitter", "contrast", "speckle", "band_dropout", "holes"), 0.0)
+    calm = calm.model_copy(update={"augment": calm.augment.model_copy(update=still)})
+    asked = getattr(calm, section).model_copy(update={name: value})
+    plain, changed = (
+        fit(patches, lakes(1, 1), BANDS, params, lambda _: None).network.head.weight
+        for params in (calm, calm.model_copy(update={section: asked}))
+    )
+    assert not torch.equal(plain, changed)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    params = settings(epochs=20, patience=100)
+    rate = fit(lakes(1, 0), lakes(1, 1), BANDS, params, lambda _: None).epochs["learning_rate"]
+    highest = int(rate.argmax())
+    assert 1 <= highest <= 2
+    assert rate.max() == pytest.approx(0.01, rel=0.05)
+    assert rate.iloc[0] < 0.7 * rate.max()
+    assert (rate.iloc[highest:].diff().dropna() < 0).all()
+
+
+@pytest.mark.parametrize("normalisation", ["training", "both", "fixed_db", "event", "local"])
+def test_bands_are_scaled_as_the_normalisation_says(normalisation: str) -> None:
+    params = settings(epochs=1)
+    asked = params.input.model_copy(update={"normalisation": normalisation})
+    params = params.model_copy(update={"input": asked})
+    fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
+    expected = {"fixed_db": (-12.5, 12.5), "event": (0.0, 1.0), "local": (0.0, 1.0)}
+    values = lakes(2, 0).images[:, 0, 8:].astype(np.float64)
+    mean, std = expected.get(normalisation, (values.mean(), values.std()))
+    assert fitted.mean == pytest.approx((mean,), abs=0.01)
+    assert fitted.std == pytest.approx((std,), abs=0.01)
 
 
 def test_patches_that_are_read_ahead_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,7 @@ def _more_figures(metrics: dict[str, Any]) -> str:
     rows = [
         (label, *(tell(test[prefix + key]) for _, prefix in methods))
         for label, key, tell in (
+            ("Accuracy", "accuracy", _number),
             ("IoU of a patch, mean", "patch_iou", _number),
             ("Mean IoU of wet and dry of a patch, mean", "patch_mean_iou", _number),
             ("Boundary F1, within 2 pixels", "boundary_f1", _number),
@@ -174,8 +175,8 @@ def _more_figures(metrics: dict[str, Any]) -> str:
         )
     ]
     rows += [
-        (label, *(_number(part[f"{prefix}iou"]) for _, prefix in methods))
-        for label, part in _parts(metrics)
+        (label, *(_number(part[f"{prefix}{key}"]) for _, prefix in methods))
+        for label, key, part in _parts(metrics)
     ]
     explained = note(
         f"Intervals are drawn from {test['blocks']} blocks of 2×2 patches of ground (bootstrap). "
@@ -185,14 +186,20 @@ def _more_figures(metrics: dict[str, Any]) -> str:
     return section("Patches, borders, areas", table(header, rows), explained)
 
 
-def _parts(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _parts(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     parts = [
-        (f"IoU of {number} patches that are {WET_SHARE_TITLES[kind]} wet", found)
+        (f"IoU of {number} patches that are {WET_SHARE_TITLES[kind]} wet", "iou", found)
+        if found["wet_share"]
+        else (
+            f"Accuracy on {number} dry patches: what is missing is false alarm",
+            "accuracy",
+            found,
+        )
         for kind, found in metrics["wet_shares"].items()
-        if (number := found["patches"]) and found["wet_share"]
+        if (number := found["patches"])
     ]
     outside = metrics["outside_permanent_water"]
-    return parts + ([("IoU outside permanent water", outside)] if outside else [])
+    return parts + ([("IoU outside permanent water", "iou", outside)] if outside else [])
 
 
 def _classes(classes: dict[str, float | None]) -> str:
