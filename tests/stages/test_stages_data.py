@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import rasterio
+import torch
 from affine import Affine
+from safetensors.torch import load_file, save_file
 from tiny import write_quick_params
 
 from sarflood.errors import DataRefusedError
 from sarflood.ingest.ingest import Said, ingest_event
+from sarflood.model.package import load_model
 from sarflood.params import load_params
 from sarflood.process import git
 from sarflood.sources.simulate import simulate_event
@@ -178,3 +181,41 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
     weights = [(place.model / "weights.safetensors").read_bytes() for place in (workspace, whole)]
     assert weights[0] == weights[1]
     assert not (workspace.cache / "training.safetensors").exists()
+
+
+def test_a_training_begins_with_an_encoder_of_a_file_and_knows_when_that_has_changed(
+    workspace: Workspace,
+) -> None:
+    (workspace.root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
+    validate(workspace)
+    split(workspace)
+    train(workspace)
+    trained = load_file(workspace.model / "weights.safetensors")
+    encoder = {name: value for name, value in trained.items() if name.startswith("down.")}
+    save_file(encoder, workspace.root / "encoder.safetensors")
+    text = workspace.params.read_text("utf-8")
+    for old, new in {
+        "epochs: 1": "epochs: 4",
+        "start_from: null": "start_from: encoder.safetensors",
+        "learning_rate: 0.002": "learning_rate: 0.0000001",
+        "ema: 0.99": "ema: 0.0",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    workspace.params.write_text(text, "utf-8")
+    command = [sys.executable, "-m", "sarflood.stages.train"]
+    with subprocess.Popen(command, cwd=workspace.root, stderr=subprocess.PIPE, text=True) as killed:
+        assert killed.stderr is not None
+        for line in killed.stderr:
+            if line.startswith("epoch 2/4"):
+                killed.kill()
+                break
+    changed = {name: value + 1 for name, value in encoder.items()}
+    save_file(changed, workspace.root / "encoder.safetensors")
+    done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "goes on after" not in done.stderr
+    assert load_model(workspace.model).manifest.started_from == "encoder.safetensors"
+    name = "down.0.first.0.weight"
+    found = load_file(workspace.model / "weights.safetensors")[name]
+    torch.testing.assert_close(found, changed[name], rtol=0.01, atol=0.01)

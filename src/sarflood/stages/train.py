@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pandas as pd
 from dvclive.live import Live
+from safetensors.torch import save
 
 from sarflood import __version__
 from sarflood.files import replacing, sha256, write_json
@@ -39,8 +40,8 @@ def train(workspace: Workspace) -> None:
         part: take(events, split, part, params.input, workspace.cache) for part in ("train", "val")
     }
 
-    key = _key(workspace, parts.values())
     start = _start(workspace, params.train.start_from)
+    key = _key(workspace, parts.values(), start)
     checkpoint = Checkpoint(workspace.cache / "training.safetensors", key)
     found = checkpoint.load()
     if found and not local_rank():
@@ -114,14 +115,16 @@ def _line(epoch: Epoch) -> str:
     )
 
 
-def _key(workspace: Workspace, parts: Iterable[LabelledPatches]) -> str:
-    """Name a training by its settings, its patches and the code: what a checkpoint has to fit."""
+def _key(workspace: Workspace, parts: Iterable[LabelledPatches], start: Start | None) -> str:
+    """Name a training by all that it is made of: what a checkpoint has to fit."""
     settings = load_params(workspace.params).model_dump_json(
         include={"input", "model", "train", "augment", "loss"}
     )
     patches = [value for part in parts for value in (*part.classes, *part.hashes, "")]
-    told = "\n".join([workspace.commit(), __version__, settings, *patches])
-    return hashlib.sha256(told.encode()).hexdigest()
+    told = "\n".join([workspace.commit(), __version__, settings, *patches]).encode()
+    if start:
+        told += save(start.state)
+    return hashlib.sha256(told).hexdigest()
 
 
 if __name__ == "__main__":

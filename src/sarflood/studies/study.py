@@ -109,7 +109,8 @@ def run_study(
     rows: list[dict[str, Any]] = []
     for number, (name, seed) in enumerate(runs):
         params = study.settings[name]
-        params = params.model_copy(update={"train": params.train.model_copy(update={"seed": seed})})
+        alone = {"seed": seed, "processes": 1}  # others would run all of the study again
+        params = params.model_copy(update={"train": params.train.model_copy(update=alone)})
         key = _key(chosen, params)
         if key not in done:
             if on_run:
