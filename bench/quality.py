@@ -103,6 +103,8 @@ class _Bench:
             f"{test['otsu_iou']:.3f} / {test['otsu_patch_mean_iou']:.3f}",
             f"{test['fitted_threshold_iou']:.3f}",
         )
+        said = f"{what}: test IoU {test['iou']:.3f}, mean of patches {test['patch_mean_iou']:.3f}"
+        print(said, file=sys.stderr, flush=True)  # a run of hours may be ended before its table
         return metrics, fitted
 
 
