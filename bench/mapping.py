@@ -184,14 +184,14 @@ def bare(model: FloodModel, height: int, width: int) -> float:
         size: torch.randn(1, channels, *size).contiguous(memory_format=torch.channels_last)
         for size in set(sizes)
     }
-    flips = model.manifest.network.flips
+    flips, step = model.manifest.network.flips, model.network.step
     engine = model.engine or model.network
     with torch.inference_mode():
         for tile in inputs.values():
-            mean_logits(engine, tile, flips)
+            mean_logits(engine, tile, flips, step)
         started = time.monotonic()
         for size in sizes:
-            mean_logits(engine, inputs[size], flips)
+            mean_logits(engine, inputs[size], flips, step)
     return time.monotonic() - started
 
 

@@ -220,6 +220,29 @@ def test_zones_tell_their_flooded_area_and_how_much_of_them_was_seen(
     assert columns["flooded_km2"].tolist() == [zone["flooded_km2"] for zone in found.values()]
 
 
+def test_zones_elsewhere_on_the_earth_are_left_out_and_one_all_around_it_is_refused(
+    tmp_path: Path, flooded: SceneMap
+) -> None:
+    near = shapely.box(122.9, 13, 123.1, 14)
+    elsewhere = [shapely.box(-60, -20, -50, -10), shapely.box(30, 5, 36, 10)]
+    path = tmp_path / "zones.geojson"
+
+    def zones(*outlines: shapely.Geometry) -> list[str]:
+        features = [
+            {"type": "Feature", "geometry": shapely.geometry.mapping(item), "properties": {}}
+            for item in outlines
+        ]
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        _, summary = written(flooded, tmp_path / "out", zones=path)
+        assert all(zone["area_km2"] < 4000 for zone in summary["zones"])
+        return [zone["name"] for zone in summary["zones"]]
+
+    assert zones(*elsewhere, near) == ["zone 3"]
+    assert zones(*elsewhere) == []
+    with pytest.raises(InputError, match="polygon 2 reaches more than 60° of longitude"):
+        zones(near, shapely.box(-180, -90, 180, 90))
+
+
 def test_zones_may_be_named_by_a_field_or_by_number(tmp_path: Path, flooded: SceneMap) -> None:
     path = tmp_path / "zones.geojson"
     features = [

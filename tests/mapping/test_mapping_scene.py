@@ -19,6 +19,7 @@ from tiny import UTM, mapped, speckle, tiny_model, write_scene
 from sarflood.errors import InputError, SarfloodError
 from sarflood.mapping import work
 from sarflood.mapping.bands import open_scene
+from sarflood.mapping.scales import spread_windows
 from sarflood.model.inputs import Scaling
 from sarflood.monitoring.sight import Sight
 
@@ -308,3 +309,17 @@ def test_a_full_disk_is_said_of_each_file_of_a_map(
     monkeypatch.setattr(work, "write_json", full)
     with pytest.raises(SarfloodError, match="cannot be written: No space left on device"):
         mapped(tiny_model(), scene)
+
+
+@pytest.mark.parametrize("shape", [(16_700, 25_000), (20_480, 20_480), (25_600, 15_360)])
+def test_the_patches_that_tell_a_scale_lie_all_over_the_scene(shape: tuple[int, int]) -> None:
+    windows = spread_windows(*shape)
+    assert len(windows) == 300
+    for starts, length in zip(
+        zip(*((window.row_off, window.col_off) for window in windows), strict=True),
+        shape,
+        strict=True,
+    ):
+        assert len(set(starts)) > 0.8 * length / 256
+    assert windows == spread_windows(*shape)
+    assert len(spread_windows(600, 300)) == 6

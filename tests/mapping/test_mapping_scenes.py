@@ -217,6 +217,28 @@ def test_parts_on_any_machine_in_any_order_make_the_map_of_one_process(
         assert (target / name).read_bytes() == content
 
 
+def test_a_map_that_was_killed_in_one_piece_goes_on_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sarflood.mapping.scenes.STRIPS_A_PART", 1)
+    image = speckle(2, 2400, 300)
+    scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
+    expected = take(scene)
+    target = tmp_path / "maps" / "north"
+    whole = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix == ".tif"}
+    shutil.rmtree(target)
+    with scratch_folder(target.parent):
+        asked = job(scene)
+        map_part(asked, begin(asked))
+        begun = begin(asked, in_parts=True)
+        for part in range(3):
+            map_part(asked, begun, part)
+        summary = finish(asked, begun)
+    assert {**summary, "seconds": 0, "new": True} == {**expected, "seconds": 0}
+    for name, content in whole.items():
+        assert (target / name).read_bytes() == content
+
+
 def test_a_grd_product_is_mapped_where_it_lies(tmp_path: Path) -> None:
     def sigma(place: Place) -> NDArray[np.float64]:
         lake = np.hypot(place[0] - CENTRE[0] - 1500, place[1] - CENTRE[1]) < 1000

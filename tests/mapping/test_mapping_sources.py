@@ -16,7 +16,7 @@ from tiny import speckle, write_package, write_scene
 
 from sarflood.errors import InputError, NetworkError
 from sarflood.mapping.scenes import Job, map_into, scratch_folder
-from sarflood.mapping.sources import find_scene
+from sarflood.mapping.sources import bring, find_scene
 
 IMAGE = speckle(2, 200, 150)
 
@@ -109,6 +109,18 @@ def test_a_server_that_breaks_off_is_said_and_leaves_nothing_half(
         take(tmp_path, address)
     assert take(tmp_path, address)["new"]
     assert np.array_equal(mask(tmp_path, "S1A_of_Beira"), expected)
+
+
+def test_files_of_an_item_that_were_brought_in_part_are_brought_again(
+    tmp_path: Path, site: tuple[str, list[str], set[str]]
+) -> None:
+    address, _, _ = site
+    folder = tmp_path / "item"
+    folder.mkdir()
+    (folder / "scene_vv.tif").write_bytes(b"half")
+    whole = [name for name, _ in bring(address, folder).files]
+    assert whole == ["scene_vv", "scene_vh"]
+    assert (folder / "scene_vv.tif").stat().st_size > 1000
 
 
 def test_a_catalogue_of_several_is_refused(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_of_several_classes_water_is_answered_as_the_softmax_has_it(
     model = FloodModel(manifest, several.network)
     images[0, 1, 5, 6] = np.nan
     with torch.inference_mode():
-        logits = mean_logits(several.network, model.normalise(images), flips)
+        logits = mean_logits(several.network, model.normalise(images), flips, several.network.step)
     probabilities, classes = model.probabilities(images), model.classes(images)
     known = np.isfinite(images).all(axis=1)
     np.testing.assert_allclose(

@@ -207,7 +207,7 @@ def test_an_answer_averaged_over_flips_is_flipped_with_the_image(flips: int) -> 
     network = UNet(2, network_params(depth=1)).eval()
     images = torch.randn(1, 2, 32, 40)
     with torch.inference_mode():
-        alone, mean = (mean_logits(network, images, number) for number in (1, flips))
+        alone, mean = (mean_logits(network, images, number, network.step) for number in (1, flips))
         assert torch.equal(alone, network(images))
         assert not torch.allclose(mean, alone)
         pairs = [(images.flip(-1), mean.flip(-1))]
@@ -216,5 +216,18 @@ def test_an_answer_averaged_over_flips_is_flipped_with_the_image(flips: int) -> 
         if flips == 8:
             pairs.append((images.transpose(-1, -2), mean.transpose(-1, -2)))
         for changed, expected in pairs:
-            answer = mean_logits(network, changed, flips)
+            answer = mean_logits(network, changed, flips, network.step)
             torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("flips", [2, 8])
+def test_an_image_of_any_size_is_pooled_alike_whichever_way_it_is_flipped(flips: int) -> None:
+    """What is far from the border is as in a larger image, as tiles are beside a whole scene."""
+    torch.manual_seed(0)
+    network = UNet(2, network_params(depth=4)).eval()
+    image = torch.randn(1, 2, 208, 405)
+    with torch.inference_mode():
+        whole = mean_logits(network, image, flips, network.step)
+        part = mean_logits(network, image[..., :320], flips, network.step)
+    assert whole.shape == (1, 208, 405)
+    torch.testing.assert_close(part[..., :160], whole[..., :160], atol=1e-5, rtol=1e-4)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 import rasterio
 from grd_product import CENTRE, Place, write_product
 from numpy.typing import NDArray
+from tiny import full_disk
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.raster.grd import geocode, grd_images, is_safe
 
 
@@ -42,6 +45,30 @@ def test_an_image_is_calibrated_and_lies_where_the_grid_says(product: Path, tmp_
     error = 10 * np.log10(found[known] / expected[known])
     assert abs(np.median(error)) < 0.01
     assert np.quantile(np.abs(error), 0.95) < 0.1  # dB; the shore apart
+
+
+def test_a_product_on_the_antimeridian_loses_no_half(product: Path, tmp_path: Path) -> None:
+    beyond = Path(shutil.copytree(product, tmp_path / product.name))
+
+    def shifted(match: re.Match[str]) -> str:
+        return f"<longitude>{(float(match[1]) + 57 + 180) % 360 - 180!r}</longitude>"
+
+    for annotation in (beyond / "annotation").glob("*.xml"):
+        text = annotation.read_text("utf-8")
+        annotation.write_text(re.sub("<longitude>(.*?)</longitude>", shifted, text), "utf-8")
+    counts = []
+    for number, folder in enumerate((product, beyond)):
+        geocode(grd_images(folder)["vv"], tmp_path / f"{number}.tif")
+        with rasterio.open(tmp_path / f"{number}.tif") as file:
+            counts.append(np.isfinite(file.read(1)).sum())
+            assert file.crs.to_epsg() in (32651, 32601, 32660)
+    assert counts[1] == pytest.approx(counts[0], rel=0.02)
+
+
+def test_a_full_disk_is_said(product: Path, tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(SarfloodError, match=r"vv\.tif: cannot be written"):
+        geocode(grd_images(product)["vv"], tmp_path / "vv.tif")
+    assert not list(tmp_path.iterdir())
 
 
 def test_noise_is_taken_off(product: Path, tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_files_must_share_the_grid(
         (np.full((2, 300, 300), -9.0, np.float32), "db"),
         (np.full((2, 300, 300), 0.1, np.float64), "linear"),
         (np.full((2, 300, 300), 90, np.uint8), "uint8"),
+        (np.where(np.arange(300) < 200, -99.0, -9.0) * np.ones((2, 300, 1), np.float32), "db"),
+        (np.where(np.arange(300) < 200, -9999.0, 0.1) * np.ones((2, 300, 1), np.float32), "linear"),
     ],
 )
 def test_units_of_a_single_geotiff(

@@ -70,7 +70,8 @@ def write_map(
             found["permanent_water_km2"] = round(km2, 6)
         zones = []
         if wanted.zones:
-            zones = figures_of(read_zones(wanted.zones, wanted.zone_field, result.crs), result)
+            named = read_zones(wanted.zones, wanted.zone_field, result.crs, result.grid)
+            zones = figures_of(named, result)
             found["zones"] = [zone.as_json() for zone in zones]
         write_mask(result, made["mask"])
         write_probability(result, made["probability"])

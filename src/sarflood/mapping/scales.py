@@ -11,7 +11,7 @@ from sarflood.model.inputs import BLOCK, Scaling, block_moments, local_scaling
 from sarflood.model.package import FloodModel
 from sarflood.raster.patch import PATCH
 
-_SCALING_PATCHES = 200  # of a scene, at most twice as many, tell its scale
+_SCALING_PATCHES = 300  # of a scene tell its scale
 _COLUMNS = 32 * BLOCK  # are summed up at a time
 
 
@@ -56,13 +56,22 @@ class SceneScale:
 
 def _spread(bands: SceneBands) -> NDArray[np.float32]:
     """Read patches that are spread over the scene; those at its border are padded."""
+    windows = spread_windows(bands.height, bands.width)
+    return np.stack([_padded(bands.read(window)) for window in windows])
+
+
+def spread_windows(height: int, width: int) -> list[Window]:
+    """Return the windows of patches all over a scene, in the order of the file.
+
+    Drawn at random, always alike: every so many of them would often be the same few columns.
+    """
     windows = [
-        Window(left, top, min(PATCH, bands.width - left), min(PATCH, bands.height - top))
-        for top in range(0, bands.height, PATCH)
-        for left in range(0, bands.width, PATCH)
+        Window(left, top, min(PATCH, width - left), min(PATCH, height - top))
+        for top in range(0, height, PATCH)
+        for left in range(0, width, PATCH)
     ]
-    step = max(1, len(windows) // _SCALING_PATCHES)
-    return np.stack([_padded(bands.read(window)) for window in windows[::step]])
+    drawn = np.random.default_rng(0).permutation(len(windows))[:_SCALING_PATCHES]
+    return [windows[number] for number in sorted(drawn.tolist())]
 
 
 def _padded(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -101,8 +101,8 @@ def map_scene(
         model: The model.
         scene: A GeoTIFF with the model's bands, in dB, linear power or 8-bit grey levels; or one
             for each polarisation, by `vv` and `vh`.
-        pre: The scene from before the event on the same grid, for a model that compares the two
-            and if `scene` does not hold its bands itself.
+        pre: The scene from before the event, on any grid, for a model that compares the two and if
+            `scene` does not hold its bands itself.
         folder: For the map's rasters. What a run of the same model on the same scene, that was
             killed, has left there is gone on with.
         on_progress: Is told the share that is done, up to 1.

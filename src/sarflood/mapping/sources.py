@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sarflood.files import sha256
 from sarflood.mapping.acquired import acquired
 from sarflood.mapping.bands import ROLES, Files, of_date
 from sarflood.raster.grd import is_safe
+from sarflood.sources.manifest import MANIFEST
 from sarflood.sources.stac import fetch_stac, is_remote, is_stac, read_item
 
 
@@ -112,13 +114,14 @@ def find_scenes(sources: Iterable[str | Path]) -> list[SceneFiles]:
 
 
 def bring(item: str, folder: Path) -> SceneFiles:
-    """Bring the files of a STAC item into a folder, unless they are there.
+    """Bring the files of a STAC item into a folder, unless all of them are there.
 
     Raises:
         InputError: It names no VV and VH, or what it must not.
         NetworkError: An address does not answer, or breaks off.
     """
-    if not folder.exists():
+    if not (folder / MANIFEST).exists():  # which comes last
+        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         fetch_stac(item, folder)
     return SceneFiles(folder.name, _in_folder(folder), item)

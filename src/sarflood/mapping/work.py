@@ -94,8 +94,6 @@ class Work:
         if kept < len(values):
             self._save(self._tail(number + 1), values[STEP:])
         write_json(self._state(first), {"strips": number + 1, "seconds": asdict(seconds)})
-        if number > first:
-            self._tail(number).unlink()
 
     def join(self, number: int, model: FloodModel) -> None:
         """Blend the rows that strip `number`, a first one, shares with the one above it."""

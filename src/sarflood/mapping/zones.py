@@ -74,7 +74,7 @@ class ZoneFigures:
         }
 
 
-def read_zones(path: Path, field: str | None, crs: CRS) -> Zones:
+def read_zones(path: Path, field: str | None, crs: CRS, near: Grid | None = None) -> Zones:
     """Read zones from a GeoPackage, GeoJSON or Shapefile, which may be zipped.
 
     Args:
@@ -82,6 +82,7 @@ def read_zones(path: Path, field: str | None, crs: CRS) -> Zones:
         field: The text field with their names; by default the first one. Zones without a name are
             numbered; names that stand twice get a number, too.
         crs: Of the scene.
+        near: The scene, where it is known: zones that are far from it become empty.
 
     Raises:
         InputError: As `read_polygons`; or no text field has that name.
@@ -94,17 +95,17 @@ def read_zones(path: Path, field: str | None, crs: CRS) -> Zones:
             found = [item for item in there.rglob("*") if item.suffix.lower() in SUFFIXES]
             if len(found) != 1:
                 raise InputError(f"{path}: holds {len(found)} files with polygons; needs one")
-            return _read(path, found[0], field, crs)
+            return _read(path, found[0], field, crs, near)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"{path}: zones are a GeoPackage (.gpkg), GeoJSON, or a Shapefile (.shp, or all of it "
             "in a .zip)"
         )
-    return _read(path, path, field, crs)
+    return _read(path, path, field, crs, near)
 
 
-def _read(said: Path, path: Path, field: str | None, crs: CRS) -> Zones:
-    found = read_polygons(path, crs.to_wkt(), at_most=_MAX_ZONES)
+def _read(said: Path, path: Path, field: str | None, crs: CRS, near: Grid | None) -> Zones:
+    found = read_polygons(path, crs.to_wkt(), at_most=_MAX_ZONES, near=near)
     if not len(found.geometries):
         raise InputError(f"{said}: no polygon")
     return Zones(_names(said, found, field), found.geometries)

@@ -163,7 +163,8 @@ class FloodModel:
             keep_large_buffers()
         inputs = [self.normalise(*part) for part in parts]
         batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)  # which copies
-        return mean_logits(self.engine or self.network, batch, self.manifest.network.flips)
+        flips, step = self.manifest.network.flips, self.network.step
+        return mean_logits(self.engine or self.network, batch, flips, step)
 
     def masks(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn probabilities into masks by the calibrated threshold: 0 dry, 1 wet, 255 no data."""

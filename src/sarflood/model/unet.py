@@ -184,14 +184,22 @@ def padded(images: Tensor, step: int) -> Tensor:
     return functional.pad(images, (0, right, 0, below), mode=mode)
 
 
-def mean_logits(network: Callable[[Tensor], Tensor], inputs: Tensor, flips: int) -> Tensor:
+def mean_logits(
+    network: Callable[[Tensor], Tensor], inputs: Tensor, flips: int, step: int
+) -> Tensor:
     """Average the logits of an image over its flips, and turns, each brought back into place.
+
+    It is padded before, so that a flipped image pools the same pixels together, and so a tile the
+    same as the whole scene.
 
     Args:
         network: Maps (N, C, H, W) to (N, H, W) or (N, K, H, W).
         inputs: Normalised images, (N, C, H, W).
         flips: 1, the image alone; 2, also flipped across; 4, also down; 8, also transposed.
+        step: `UNet.step`.
     """
+    height, width = inputs.shape[-2:]
+    inputs = padded(inputs, step)
     total: Tensor | None = None
     for number in range(flips):
         axes = [axis for bit, axis in ((1, -1), (2, -2)) if number & bit]
@@ -205,7 +213,7 @@ def mean_logits(network: Callable[[Tensor], Tensor], inputs: Tensor, flips: int)
         total = logits if total is None else total.add_(logits)
     if total is None:
         raise ValueError(f"flips is {flips}; at least 1")
-    return total.div_(flips) if flips > 1 else total
+    return (total.div_(flips) if flips > 1 else total)[..., :height, :width]
 
 
 def wet_logits(logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_BEYOND_DB = 60.0  # Sentinel-1's noise floor is about -30 dB, and corner reflectors reach +40 dB
+BEYOND_DB = 60.0  # Sentinel-1's noise floor is about -30 dB, and corner reflectors reach +40 dB
 
 
 def to_db(power: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -27,8 +27,8 @@ def without_fill(decibel: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         `decibel` itself where there is no fill.
     """
-    odd = (decibel[0] == 0) | (np.abs(decibel[0]) > _BEYOND_DB)
+    odd = (decibel[0] == 0) | (np.abs(decibel[0]) > BEYOND_DB)
     if not odd.any():
         return decibel
-    fill = (decibel == 0).all(axis=0) | (np.abs(decibel) > _BEYOND_DB).all(axis=0)
+    fill = (decibel == 0).all(axis=0) | (np.abs(decibel) > BEYOND_DB).all(axis=0)
     return np.where(fill, np.float32(np.nan), decibel)

@@ -20,6 +20,7 @@ import rasterio
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what a failed write raises as, and public nowhere
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -28,7 +29,7 @@ from rasterio.io import DatasetReader
 from rasterio.warp import calculate_default_transform, reproject
 from rasterio.windows import Window
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.files import replacing
 from sarflood.raster.safe import MAX_MEGAPIXELS, open_raster
 
@@ -37,6 +38,7 @@ _LARGEST_XML_BYTES = 64 * 2**20
 _ROWS = 512  # are calibrated at a time
 _BELOW_NOISE = 1e-5  # of sigma nought, where the noise is more than the signal: -50 dB
 PIXEL_M = 10.0
+_FROM_180 = "+proj=longlat +datum=WGS84 +pm=180 +no_defs"
 _WARP_MEGABYTES = 128
 _ENDS = (("first", 0), ("last", 1))
 
@@ -124,6 +126,7 @@ def geocode(image: GrdImage, path: Path) -> None:
 
     Raises:
         InputError: A file is damaged, or does not fit the others.
+        SarfloodError: The image cannot be written, such as on a full disk.
     """
     points = _geolocation(image.annotation)
     calibration = _vectors(image.calibration, "calibrationVector", "sigmaNought")
@@ -131,12 +134,22 @@ def geocode(image: GrdImage, path: Path) -> None:
     middle = points[len(points) // 2]
     zone = int((middle.x + 180) // 6) % 60 + 1
     crs = CRS.from_epsg((32600 if middle.y >= 0 else 32700) + zone)
+    lon_lat = "EPSG:4326"
+    if np.ptp([point.x for point in points]) > 180:  # on both sides of the antimeridian
+        lon_lat = _FROM_180
+        for point in points:
+            point.x = point.x % 360 - 180
     with (
         open_raster(image.pixels) as raw,
         replacing(path.with_suffix(".radar.tif")) as radar,
     ):
-        _calibrate(raw, radar, calibration, noise, points)
-        _warp(radar, path, crs)
+        try:
+            _calibrate(raw, radar, calibration, noise, points, lon_lat)
+            _warp(radar, path, crs)
+        except (RasterioError, CPLE_BaseError) as error:
+            raise SarfloodError(
+                f"{path}: cannot be written ({error}); is the disk full?"
+            ) from error
 
 
 def _calibrate(
@@ -145,8 +158,9 @@ def _calibrate(
     calibration: Table,
     noise: Table,
     points: list[GroundControlPoint],
+    lon_lat: str,
 ) -> None:
-    """Write sigma nought on the grid of the radar."""
+    """Write sigma nought on the grid of the radar, its points in the CRS `lon_lat`."""
     profile = {"count": 1, "dtype": "float32", "nodata": np.nan, "bigtiff": "if_safer"}
     with rasterio.open(
         path,
@@ -155,7 +169,7 @@ def _calibrate(
         height=raw.height,
         width=raw.width,
         gcps=points,
-        crs="EPSG:4326",
+        crs=lon_lat,
         tiled=True,
         **profile,
     ) as out:

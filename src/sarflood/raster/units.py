@@ -11,6 +11,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from sarflood.errors import InputError
+from sarflood.raster.decibel import BEYOND_DB
 from sarflood.raster.safe import read_bands
 
 ScaleUnits = Literal["db", "linear", "uint8"]
@@ -49,10 +50,10 @@ def units_of(values: NDArray[np.floating]) -> ScaleUnits | None:
     """Tell dB from linear power by the median of floating-point values; None where it is neither.
 
     Args:
-        values: Valid values of one or more bands, any shape. Zeros do not count: many processors
-            fill the swath's edge with them.
+        values: Valid values of one or more bands, any shape. Zeros do not count, nor what is below
+            all backscatter, such as -99: many processors fill the swath's edge with either.
     """
-    inside = values[values != 0]
+    inside = _inside(values)
     median = float(np.median(inside)) if inside.size else 0.0
     if values.size and values.min() == 0 and values.max() == 1:
         return None  # stretched to 0 to 1
@@ -62,9 +63,14 @@ def units_of(values: NDArray[np.floating]) -> ScaleUnits | None:
     return units if low <= median <= high else None
 
 
+def _inside(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    inside: NDArray[np.floating] = values[(values != 0) & (values >= -BEYOND_DB)]
+    return inside
+
+
 def not_backscatter(values: NDArray[np.floating]) -> str:
     """Say of values that they are no backscatter, and what would be."""
-    inside = values[values != 0]
+    inside = _inside(values)
     median = float(np.median(inside)) if inside.size else 0.0
     return (
         f"with a median of {median:.4g}, {values.min():.4g} to {values.max():.4g}, are neither dB "

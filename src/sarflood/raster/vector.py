@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from sarflood.errors import InputError
+from sarflood.raster.grid import Grid
 
 _MAX_BYTES = 512 * 2**20
 _FORMATS = {  # and how they begin
@@ -22,6 +22,8 @@ _FORMATS = {  # and how they begin
     ".shp": ("ESRI Shapefile", b"\x00\x00\x27\x0a"),
 }
 SUFFIXES = tuple(_FORMATS)
+_REACH = 60  # degrees
+_ALONG_AN_EDGE = 9  # places of a raster that are asked for their longitude and latitude
 _POLYGONS = {3, 6}  # GEOS's numbers of polygons and multipolygons
 
 
@@ -38,17 +40,20 @@ class PolygonFile:
     fields: dict[str, NDArray[np.object_]]
 
 
-def read_polygons(path: Path, crs: str, *, at_most: int) -> PolygonFile:
+def read_polygons(path: Path, crs: str, *, at_most: int, near: Grid | None = None) -> PolygonFile:
     """Read polygons of a GeoJSON, GeoPackage or Shapefile with one layer.
 
     Args:
         path: The file; its suffix says which.
         crs: As WKT; what the polygons are moved to.
         at_most: With more of them the file is refused.
+        near: Polygons that lie on other degrees of longitude and latitude than this raster become
+            empty: a projection may turn the other side of the Earth into anything.
 
     Raises:
         InputError: It is too large, not what its suffix says, has no or other geometries than
-            polygons, or names no CRS that leads to the wanted one.
+            polygons, or names no CRS that leads to the wanted one, or one of them reaches to where
+            the wanted one does not.
     """
     geometries, found_crs, fields = _read(path, at_most)
     is_there = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
@@ -59,17 +64,45 @@ def read_polygons(path: Path, crs: str, *, at_most: int) -> PolygonFile:
             f"{path}: geometries of types {sorted(kinds)}; polygons or multipolygons are needed"
         )
     try:
+        if near:
+            geometries[_is_far(path, geometries, found_crs, near)] = shapely.Polygon()
         transformer = Transformer.from_crs(found_crs, CRS.from_wkt(crs), always_xy=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)  # infinite coordinates
-            moved = shapely.transform(geometries, transformer.transform, interleaved=False)
-    except (ProjError, RuntimeWarning) as error:
+        moved = shapely.transform(geometries, transformer.transform, interleaved=False)
+    except ProjError as error:
         raise InputError(
             f"{path}: CRS {found_crs} does not lead to the scene's: {error}"
         ) from error
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise InputError(f"{path}: a polygon reaches to where the scene's CRS does not; cut it off")
     invalid = ~shapely.is_valid(moved)
     moved[invalid] = [polygons_of(item) for item in shapely.make_valid(moved[invalid])]
     return PolygonFile(moved, {name: values[is_there] for name, values in fields.items()})
+
+
+def _is_far(path: Path, geometries: NDArray[np.object_], crs: str, near: Grid) -> NDArray[np.bool_]:
+    """Say which polygons share no degree of longitude and latitude with a raster.
+
+    Raises:
+        InputError: One does, and reaches to where a projection of the raster's place may fail.
+    """
+    edge = np.linspace(0.0, 1.0, _ALONG_AN_EDGE)
+    cols, rows = (values.ravel() for values in np.meshgrid(edge * near.width, edge * near.height))
+    lon, lat = near.lon_lat(cols, rows)
+    lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # beyond 180 rather than torn apart there
+    lead = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    far = np.zeros(len(geometries), np.bool_)
+    for number, bounds in enumerate(shapely.bounds(geometries)):
+        west, south, east, north = lead.transform_bounds(*bounds)
+        east += 360 * (west > east)
+        low, high = lon.min() - 1, lon.max() + 1
+        meets = [t for t in (-360, 0, 360) if west + t <= high and east + t >= low]
+        far[number] = not meets or south > lat.max() + 1 or north < lat.min() - 1
+        if not far[number] and (west + meets[0] < low - _REACH or east + meets[0] > high + _REACH):
+            raise InputError(
+                f"{path}: polygon {number + 1} reaches more than {_REACH}° of longitude from the "
+                "scene; cut it to the country"
+            )
+    return far
 
 
 def polygons_of(geometry: shapely.Geometry) -> shapely.MultiPolygon:

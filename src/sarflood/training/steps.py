@@ -210,7 +210,8 @@ class Training(L.LightningModule):
             images = torch.from_numpy(self._val.images[start : start + step]).to(self.device)
             masks = torch.from_numpy(self._val.masks[start : start + step]).to(self.device)
             inputs = fill(standardise(images, self.mean, self.std))
-            counts += count_logits(wet_logits(mean_logits(network, inputs, flips)), masks)
+            logits = mean_logits(network, inputs, flips, network.step)
+            counts += count_logits(wet_logits(logits), masks)
         return counts
 
 
