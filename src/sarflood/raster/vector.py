@@ -73,7 +73,10 @@ def read_polygons(path: Path, crs: str, *, at_most: int, near: Grid | None = Non
             f"{path}: CRS {found_crs} does not lead to the scene's: {error}"
         ) from error
     if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise InputError(f"{path}: a polygon reaches to where the scene's CRS does not; cut it off")
+        raise InputError(
+            f"{path}: CRS {found_crs} does not lead to the scene's from all places of a polygon; "
+            "name the CRS that its numbers are of, or cut it off"
+        )
     invalid = ~shapely.is_valid(moved)
     moved[invalid] = [polygons_of(item) for item in shapely.make_valid(moved[invalid])]
     return PolygonFile(moved, {name: values[is_there] for name, values in fields.items()})

@@ -123,7 +123,7 @@ def _key(workspace: Workspace, parts: Iterable[LabelledPatches], start: Start | 
     patches = [value for part in parts for value in (*part.classes, *part.hashes, "")]
     told = "\n".join([workspace.commit(), __version__, settings, *patches]).encode()
     if start:
-        told += save(start.state)
+        told += save({name: value.contiguous() for name, value in start.state.items()})
     return hashlib.sha256(told).hexdigest()
 
 
