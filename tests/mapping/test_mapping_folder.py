@@ -224,7 +224,7 @@ def test_zones_elsewhere_on_the_earth_are_left_out_and_one_all_around_it_is_refu
     tmp_path: Path, flooded: SceneMap
 ) -> None:
     near = shapely.box(122.9, 13, 123.1, 14)
-    elsewhere = [shapely.box(-60, -20, -50, -10), shapely.box(30, 5, 36, 10)]
+    brazil, sudan = shapely.box(-60, -20, -50, -10), shapely.box(30, 5, 36, 10)
     path = tmp_path / "zones.geojson"
 
     def zones(*outlines: shapely.Geometry) -> list[str]:
@@ -237,10 +237,12 @@ def test_zones_elsewhere_on_the_earth_are_left_out_and_one_all_around_it_is_refu
         assert all(zone["area_km2"] < 4000 for zone in summary["zones"])
         return [zone["name"] for zone in summary["zones"]]
 
-    assert zones(*elsewhere, near) == ["zone 3"]
-    assert zones(*elsewhere) == []
+    assert zones(brazil, sudan, near, shapely.MultiPolygon([near, brazil])) == ["zone 3", "zone 4"]
+    assert zones(brazil, sudan) == []
     with pytest.raises(InputError, match="polygon 2 reaches more than 60° of longitude"):
         zones(near, shapely.box(-180, -90, 180, 90))
+    with pytest.raises(InputError, match="polygon 1 does not lie on the Earth by EPSG:4326"):
+        zones(shapely.box(500_000, 1_400_000, 500_100, 1_400_100))
 
 
 def test_zones_may_be_named_by_a_field_or_by_number(tmp_path: Path, flooded: SceneMap) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,10 @@ def test_what_cannot_be_read_in_the_end_is_refused_before_the_scene_is_mapped(
     asked: list[float] = []
     with pytest.raises(InputError, match=r"north\.txt: cannot be read"):
         take(scene, on_progress=asked.append, permanent_water=scene.paths[0].with_suffix(".txt"))
+    earth = scene.paths[0].with_name("earth.geojson")
+    earth.write_text(shapely.to_geojson(shapely.box(-180, -90, 180, 90)))
+    with pytest.raises(InputError, match="reaches more than 60° of longitude"):
+        take(scene, on_progress=asked.append, zones=earth)
     scene.paths[0].with_suffix(".gpkg").write_text("none")
     with pytest.raises(InputError, match=r"north\.gpkg: not GPKG"):
         take(scene, on_progress=asked.append, zones=scene.paths[0].with_suffix(".gpkg"))
@@ -173,12 +178,35 @@ def test_one_command_at_a_time_maps_into_a_folder(tmp_path: Path) -> None:
     assert not scratch.exists()
 
 
-def test_a_map_that_was_killed_goes_on_and_ends_as_if_it_was_not(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Tall:
+    """A scene of three strips, and the map that one process made of it in one go."""
+
+    scene: SceneFiles
+    target: Path
+    summary: dict[str, Any]
+    rasters: dict[str, bytes]
+
+    def check(self, summary: dict[str, Any]) -> None:
+        """Compare a map that was made anew."""
+        assert {**summary, "seconds": 0} == {**self.summary, "seconds": 0}
+        for name, content in self.rasters.items():
+            assert (self.target / name).read_bytes() == content
+
+
+@pytest.fixture
+def tall(tmp_path: Path) -> Tall:
     image = speckle(2, 2400, 300)
     scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
-    expected = take(scene)
-    target = tmp_path / "maps" / "north"
-    whole = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix == ".tif"}
+    summary, target = take(scene), tmp_path / "maps" / "north"
+    rasters = {path.name: path.read_bytes() for path in target.glob("*.tif")}
+    return Tall(scene, target, summary, rasters)
+
+
+def test_a_map_that_was_killed_goes_on_and_ends_as_if_it_was_not(
+    tmp_path: Path, tall: Tall
+) -> None:
+    scene, target = tall.scene, tall.target
     (target / "summary.json").unlink()
 
     asked: list[float] = []
@@ -189,54 +217,38 @@ def test_a_map_that_was_killed_goes_on_and_ends_as_if_it_was_not(tmp_path: Path)
     assert not (target / "summary.json").exists()
     again = take(scene, on_progress=asked.append)
     assert len(asked) == 2, "the first of three strips was done"
-    assert {**again, "seconds": 0} == {**expected, "seconds": 0}
-    for name, content in whole.items():
-        assert (target / name).read_bytes() == content
+    tall.check(again)
     assert not (tmp_path / "maps" / ".mapping").exists()
 
 
 def test_parts_on_any_machine_in_any_order_make_the_map_of_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tall: Tall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sarflood.mapping.scenes.STRIPS_A_PART", 1)
-    image = speckle(2, 2400, 300)
-    scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
-    expected = take(scene)
-    target = tmp_path / "maps" / "north"
-    whole = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix == ".tif"}
-    shutil.rmtree(target)
-    with scratch_folder(target.parent):
-        asked = job(scene)
+    shutil.rmtree(tall.target)
+    with scratch_folder(tall.target.parent):
+        asked = job(tall.scene)
         begun = begin(asked, in_parts=True)
         assert begun.firsts == (0, 1, 2)
         for part in (2, 0, 1):
             map_part(asked, begun, part)
         summary = finish(asked, begun)
-    assert {**summary, "seconds": 0, "new": True} == {**expected, "seconds": 0}
-    for name, content in whole.items():
-        assert (target / name).read_bytes() == content
+    tall.check({**summary, "new": True})
 
 
-def test_a_map_that_was_killed_in_one_piece_goes_on_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_map_that_was_begun_in_one_piece_goes_on_in_parts(
+    tall: Tall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sarflood.mapping.scenes.STRIPS_A_PART", 1)
-    image = speckle(2, 2400, 300)
-    scene = find_scene(write_scene(tmp_path / "north.tif", image, ("VV", "VH")))
-    expected = take(scene)
-    target = tmp_path / "maps" / "north"
-    whole = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix == ".tif"}
-    shutil.rmtree(target)
-    with scratch_folder(target.parent):
-        asked = job(scene)
+    shutil.rmtree(tall.target)
+    with scratch_folder(tall.target.parent):
+        asked = job(tall.scene)
         map_part(asked, begin(asked))
         begun = begin(asked, in_parts=True)
         for part in range(3):
             map_part(asked, begun, part)
         summary = finish(asked, begun)
-    assert {**summary, "seconds": 0, "new": True} == {**expected, "seconds": 0}
-    for name, content in whole.items():
-        assert (target / name).read_bytes() == content
+    tall.check({**summary, "new": True})
 
 
 def test_a_grd_product_is_mapped_where_it_lies(tmp_path: Path) -> None:

@@ -30,7 +30,27 @@ from sarflood.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 
+TRAIN = [sys.executable, "-m", "sarflood.stages.train"]
+
 pytestmark = pytest.mark.slow
+
+
+def change_params(workspace: Workspace, changes: dict[str, str]) -> None:
+    text = workspace.params.read_text("utf-8")
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    workspace.params.write_text(text, "utf-8")
+
+
+def kill_in_training(workspace: Workspace) -> None:
+    """Train, and kill it after the second of four epochs."""
+    with subprocess.Popen(TRAIN, cwd=workspace.root, stderr=subprocess.PIPE, text=True) as killed:
+        assert killed.stderr is not None
+        for line in killed.stderr:
+            if line.startswith("epoch 2/4"):
+                killed.kill()
+                break
 
 
 @pytest.fixture(scope="module")
@@ -124,26 +144,24 @@ def test_two_processes_that_share_each_batch_train_as_one_does(
 ) -> None:
     """But for the order of sums, where nothing depends on a batch as a whole."""
     (workspace.root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
-    text = workspace.params.read_text("utf-8")
-    for old, new in {
-        "epochs: 1": "epochs: 3",
-        "normalisation: batch": "normalisation: group",
-        "    dice: 1.0 ": "    # ",
-        "jitter: 0.2": "jitter: 0.0",
-        "contrast: 0.1": "contrast: 0.0",
-        "speckle: 0.2": "speckle: 0.0",
-        "holes: 0.1": "holes: 0.0",
-    }.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    workspace.params.write_text(text, "utf-8")
+    change_params(
+        workspace,
+        {
+            "epochs: 1": "epochs: 3",
+            "normalisation: batch": "normalisation: group",
+            "    dice: 1.0 ": "    # ",
+            "jitter: 0.2": "jitter: 0.0",
+            "contrast: 0.1": "contrast: 0.0",
+            "speckle: 0.2": "speckle: 0.0",
+            "holes: 0.1": "holes: 0.0",
+        },
+    )
     validate(workspace)
     split(workspace)
     both = Workspace(shutil.copytree(workspace.root, tmp_path / "both"))
-    both.params.write_text(text.replace("processes: 1", "processes: 2"), "utf-8")
+    change_params(both, {"processes: 1": "processes: 2"})
     train(workspace)
-    command = [sys.executable, "-m", "sarflood.stages.train"]
-    done = subprocess.run(command, cwd=both.root, capture_output=True, text=True, check=False)
+    done = subprocess.run(TRAIN, cwd=both.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 1/3") == 1, "one process speaks"
     one, two = (
@@ -157,20 +175,13 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     (workspace.root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
-    settings = workspace.params.read_text("utf-8")
-    workspace.params.write_text(settings.replace("epochs: 1", "epochs: 4"), "utf-8")
+    change_params(workspace, {"epochs: 1": "epochs: 4"})
     validate(workspace)
     split(workspace)
     whole = Workspace(shutil.copytree(workspace.root, tmp_path / "whole"))
-    command = [sys.executable, "-m", "sarflood.stages.train"]
-    subprocess.run(command, cwd=whole.root, capture_output=True, check=True)
-    with subprocess.Popen(command, cwd=workspace.root, stderr=subprocess.PIPE, text=True) as killed:
-        assert killed.stderr is not None
-        for line in killed.stderr:
-            if line.startswith("epoch 2/4"):
-                killed.kill()
-                break
-    done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
+    subprocess.run(TRAIN, cwd=whole.root, capture_output=True, check=True)
+    kill_in_training(workspace)
+    done = subprocess.run(TRAIN, cwd=workspace.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "goes on after its epoch" in done.stderr
     names = ["epoch", "train_loss", "val_iou", "temperature", "threshold"]
@@ -193,26 +204,19 @@ def test_a_training_begins_with_an_encoder_of_a_file_and_knows_when_that_has_cha
     trained = load_file(workspace.model / "weights.safetensors")
     encoder = {name: value for name, value in trained.items() if name.startswith("down.")}
     save_file(encoder, workspace.root / "encoder.safetensors")
-    text = workspace.params.read_text("utf-8")
-    for old, new in {
-        "epochs: 1": "epochs: 4",
-        "start_from: null": "start_from: encoder.safetensors",
-        "learning_rate: 0.002": "learning_rate: 0.0000001",
-        "ema: 0.99": "ema: 0.0",
-    }.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    workspace.params.write_text(text, "utf-8")
-    command = [sys.executable, "-m", "sarflood.stages.train"]
-    with subprocess.Popen(command, cwd=workspace.root, stderr=subprocess.PIPE, text=True) as killed:
-        assert killed.stderr is not None
-        for line in killed.stderr:
-            if line.startswith("epoch 2/4"):
-                killed.kill()
-                break
+    change_params(
+        workspace,
+        {
+            "epochs: 1": "epochs: 4",
+            "start_from: null": "start_from: encoder.safetensors",
+            "learning_rate: 0.002": "learning_rate: 0.0000001",
+            "ema: 0.99": "ema: 0.0",
+        },
+    )
+    kill_in_training(workspace)
     changed = {name: value + 1 for name, value in encoder.items()}
     save_file(changed, workspace.root / "encoder.safetensors")
-    done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
+    done = subprocess.run(TRAIN, cwd=workspace.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "goes on after" not in done.stderr
     assert load_model(workspace.model).manifest.started_from == "encoder.safetensors"

@@ -16,13 +16,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sarflood.errors import InputError
-from sarflood.mapping.bands import Files, open_scene
+from sarflood.mapping.bands import Files, open_scene, scene_grid
 from sarflood.mapping.convert import load_fastest
 from sarflood.mapping.folder import FILES, make_folder, write_map
 from sarflood.mapping.scene import answer_strips, finished
 from sarflood.mapping.sources import SceneFiles, bring
 from sarflood.mapping.tiles import spans
-from sarflood.mapping.wanted import Wanted, check_wanted
+from sarflood.mapping.wanted import Wanted, check_wanted, check_zones
 from sarflood.model.package import FloodModel, load_manifest, load_model
 from sarflood.monitoring.reference import REFERENCE, read_reference
 from sarflood.raster.grd import geocode, grd_images, is_safe
@@ -139,9 +139,12 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
     scene = _readable(scene, work / "scene")
     pre = _readable(pre, work / "pre") if pre else None
     firsts: tuple[int, ...] = (0,)
-    if in_parts:
-        with open_scene(load_manifest(job.package), scene, pre) as bands:
-            firsts = tuple(range(0, len(spans(bands.height)), STRIPS_A_PART))
+    if in_parts or job.wanted.zones:
+        manifest = load_manifest(job.package)
+        with open_scene(manifest, scene, pre) as bands:
+            if in_parts:
+                firsts = tuple(range(0, len(spans(bands.height)), STRIPS_A_PART))
+        check_zones(job.wanted, scene_grid(manifest, scene, pre))
     return Begun(inputs, wanted, None, work, scene, pre, firsts)
 
 

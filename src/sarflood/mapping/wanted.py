@@ -12,6 +12,7 @@ from sarflood.errors import InputError
 from sarflood.files import sha256
 from sarflood.mapping.aligned import check_placed
 from sarflood.mapping.zones import read_zones
+from sarflood.raster.grid import Grid
 from sarflood.raster.terrain import Orbit
 
 Metres = Annotated[float, Field(ge=0.0, le=100_000.0)]
@@ -78,6 +79,16 @@ class Wanted(_Closed):
 
         found: dict[str, Any] = named(self.model_dump(exclude_none=True))
         return found
+
+
+def check_zones(wanted: Wanted, grid: Grid) -> None:
+    """Refuse zones that could not be moved onto a scene's grid in the end.
+
+    Raises:
+        InputError: As `read_zones`.
+    """
+    if wanted.zones:
+        read_zones(wanted.zones, wanted.zone_field, grid.crs, grid)
 
 
 def check_wanted(wanted: Wanted) -> None:

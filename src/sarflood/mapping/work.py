@@ -91,7 +91,7 @@ class Work:
         )
         if strip.outside is not None:
             self.outside.write(top // CELL, strip.outside[: -(-kept // CELL)])
-        if kept < len(values):
+        if kept < len(values):  # kept to the end: another run may begin a part with the next strip
             self._save(self._tail(number + 1), values[STEP:])
         write_json(self._state(first), {"strips": number + 1, "seconds": asdict(seconds)})
 

@@ -82,7 +82,7 @@ def read_zones(path: Path, field: str | None, crs: CRS, near: Grid | None = None
         field: The text field with their names; by default the first one. Zones without a name are
             numbered; names that stand twice get a number, too.
         crs: Of the scene.
-        near: The scene, where it is known: zones that are far from it become empty.
+        near: The scene, where it is known: what is far from it is left out of a zone.
 
     Raises:
         InputError: As `read_polygons`; or no text field has that name.

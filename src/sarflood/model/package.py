@@ -162,7 +162,7 @@ class FloodModel:
         if self.engine is None:
             keep_large_buffers()
         inputs = [self.normalise(*part) for part in parts]
-        batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)  # which copies
+        batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)  # a copy
         flips, step = self.manifest.network.flips, self.network.step
         return mean_logits(self.engine or self.network, batch, flips, step)
 

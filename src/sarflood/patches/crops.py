@@ -148,8 +148,9 @@ class CropLoader:
             its free memory.
 
     Yields (n, C, crop, crop) float16 images with NaN, channels last in memory; (n, crop, crop)
-    uint8 masks; and, where wanted, int8 distances, see `signed_distance`: (n, K, crop, crop) of K
-    classes, (n, 1, crop, crop) of the water where there are two.
+    uint8 masks, with 255 also for what of permanent water is not labelled; and, where wanted, int8
+    distances, see `signed_distance`: (n, K, crop, crop) of K classes, (n, 1, crop, crop) of the
+    water where there are two.
     """
 
     def __init__(
@@ -165,11 +166,10 @@ class CropLoader:
         self._device = device or torch.device("cpu")
         self._weights = sampling_weights(patches, params.balance_scenes, params.balance_wet)
         layers: list[NDArray[Any]] = [patches.images.transpose(0, 2, 3, 1), patches.masks]
-        self._labelled_water = params.permanent_water
-        water = patches.permanent_water if params.permanent_water < 1 else None
-        self._has_water = water is not None
-        if water is not None:
-            layers.append(water)
+        self._labelled_water: float | None = None
+        if patches.permanent_water is not None and params.permanent_water < 1:
+            layers.append(patches.permanent_water)
+            self._labelled_water = params.permanent_water
         if distances:
             number = len(patches.classes)
             layers.append(_distances(patches.masks, range(number) if number > 2 else (WET,)))
@@ -203,7 +203,7 @@ class CropLoader:
         random.manual_seed((self._seed * 10_007 + self._epoch) * self._world + self._rank)
         for images, masks, *rest in batches:
             labels = masks
-            if self._has_water:
+            if self._labelled_water is not None:
                 labels = thinned(masks, rest.pop(0), self._labelled_water, random)
             distances = (layer.permute(0, 3, 1, 2) for layer in rest)
             yield images.permute(0, 3, 1, 2), labels, *distances

@@ -11,14 +11,12 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # what a failed write raises as, and public nowhere
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from sarflood.errors import SarfloodError
 from sarflood.files import replacing
 from sarflood.raster.patch import UNKNOWN
+from sarflood.raster.safe import writing_raster
 
 _TILES = {"tiled": True, "blockxsize": 512, "blockysize": 512}  # as the COG driver's
 
@@ -50,29 +48,25 @@ def write_cog(
     with (
         tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder,
         replacing(path) as temporary,
+        writing_raster(path),
     ):
         plain = Path(folder) / "plain.tif"
-        try:
-            # Overviews need all of the band: GDAL makes a cloud-optimised file of another one, and
-            # sooner where that has tiles. Overviews of its own would be quicker still, but GDAL
-            # crashes when the disk is full while it writes them.
-            with rasterio.open(
-                plain, "w", driver="GTiff", bigtiff="if_safer", **_TILES, **profile, **place
-            ) as band:
-                for top, rows in strips:
-                    band.write(rows, 1, window=Window(0, top, rows.shape[1], rows.shape[0]))
-                band.set_band_description(1, description)
-            rasterio.shutil.copy(
-                plain,
-                temporary,
-                driver="COG",
-                compress="deflate",
-                level=1,  # more takes three times as long on a mask, for a sixth of its bytes
-                overview_resampling="nearest",  # classes have no average
-                bigtiff="if_safer",
-                num_threads="all_cpus",
-            )
-        except (RasterioError, CPLE_BaseError) as error:
-            raise SarfloodError(
-                f"{path}: cannot be written ({error}); is the disk full?"
-            ) from error
+        # Overviews need all of the band: GDAL makes a cloud-optimised file of another one, and
+        # sooner where that has tiles. Overviews of its own would be quicker still, but GDAL
+        # crashes when the disk is full while it writes them.
+        with rasterio.open(
+            plain, "w", driver="GTiff", bigtiff="if_safer", **_TILES, **profile, **place
+        ) as band:
+            for top, rows in strips:
+                band.write(rows, 1, window=Window(0, top, rows.shape[1], rows.shape[0]))
+            band.set_band_description(1, description)
+        rasterio.shutil.copy(
+            plain,
+            temporary,
+            driver="COG",
+            compress="deflate",
+            level=1,  # more takes three times as long on a mask, for a sixth of its bytes
+            overview_resampling="nearest",  # classes have no average
+            bigtiff="if_safer",
+            num_threads="all_cpus",
+        )

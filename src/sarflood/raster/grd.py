@@ -20,7 +20,6 @@ import rasterio
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # what a failed write raises as, and public nowhere
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -29,16 +28,15 @@ from rasterio.io import DatasetReader
 from rasterio.warp import calculate_default_transform, reproject
 from rasterio.windows import Window
 
-from sarflood.errors import InputError, SarfloodError
+from sarflood.errors import InputError
 from sarflood.files import replacing
-from sarflood.raster.safe import MAX_MEGAPIXELS, open_raster
+from sarflood.raster.safe import MAX_MEGAPIXELS, open_raster, writing_raster
 
 _MEASUREMENT = re.compile(r"s1[abcd]-(iw|ew|s[1-6])-grd-(vv|vh|hh|hv)-.*\.tiff?", re.IGNORECASE)
 _LARGEST_XML_BYTES = 64 * 2**20
 _ROWS = 512  # are calibrated at a time
 _BELOW_NOISE = 1e-5  # of sigma nought, where the noise is more than the signal: -50 dB
 PIXEL_M = 10.0
-_FROM_180 = "+proj=longlat +datum=WGS84 +pm=180 +no_defs"
 _WARP_MEGABYTES = 128
 _ENDS = (("first", 0), ("last", 1))
 
@@ -134,22 +132,18 @@ def geocode(image: GrdImage, path: Path) -> None:
     middle = points[len(points) // 2]
     zone = int((middle.x + 180) // 6) % 60 + 1
     crs = CRS.from_epsg((32600 if middle.y >= 0 else 32700) + zone)
-    lon_lat = "EPSG:4326"
-    if np.ptp([point.x for point in points]) > 180:  # on both sides of the antimeridian
-        lon_lat = _FROM_180
-        for point in points:
-            point.x = point.x % 360 - 180
+    # Longitudes are told from the meridian in the middle, so that none lies beyond 180 degrees.
+    meridian = round(middle.x)
+    for point in points:
+        point.x = (point.x - meridian + 180) % 360 - 180
+    lon_lat = CRS.from_proj4(f"+proj=longlat +datum=WGS84 +pm={meridian} +no_defs")
     with (
         open_raster(image.pixels) as raw,
         replacing(path.with_suffix(".radar.tif")) as radar,
+        writing_raster(path),
     ):
-        try:
-            _calibrate(raw, radar, calibration, noise, points, lon_lat)
-            _warp(radar, path, crs)
-        except (RasterioError, CPLE_BaseError) as error:
-            raise SarfloodError(
-                f"{path}: cannot be written ({error}); is the disk full?"
-            ) from error
+        _calibrate(raw, radar, calibration, noise, points, lon_lat)
+        _warp(radar, path, crs)
 
 
 def _calibrate(
@@ -158,7 +152,7 @@ def _calibrate(
     calibration: Table,
     noise: Table,
     points: list[GroundControlPoint],
-    lon_lat: str,
+    lon_lat: CRS,
 ) -> None:
     """Write sigma nought on the grid of the radar, its points in the CRS `lon_lat`."""
     profile = {"count": 1, "dtype": "float32", "nodata": np.nan, "bigtiff": "if_safer"}

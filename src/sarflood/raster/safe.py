@@ -1,4 +1,4 @@
-"""Opening rasters that come from outside: checked before a pixel is read."""
+"""Opening rasters that come from outside, checked before a pixel is read; writing one's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from sarflood.errors import InputError, TooLargeError
+from sarflood.errors import InputError, SarfloodError, TooLargeError
 
 # The first bytes of the only formats that are opened, and the one GDAL driver each is opened with.
 _MAGIC = {
@@ -73,6 +73,19 @@ def open_raster(path: Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator
         with dataset:
             _check_header(path, dataset, max_megapixels)
             yield dataset
+
+
+@contextmanager
+def writing_raster(path: Path) -> Iterator[None]:
+    """Say of `path` what GDAL raises while it is written.
+
+    Raises:
+        SarfloodError: It cannot be written, such as on a full disk.
+    """
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        raise SarfloodError(f"{path}: cannot be written ({error}); is the disk full?") from error
 
 
 def _check_header(path: Path, dataset: DatasetReader, max_megapixels: int) -> None:

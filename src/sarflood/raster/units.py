@@ -64,6 +64,7 @@ def units_of(values: NDArray[np.floating]) -> ScaleUnits | None:
 
 
 def _inside(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Leave out what fills a swath's edge."""
     inside: NDArray[np.floating] = values[(values != 0) & (values >= -BEYOND_DB)]
     return inside
 

@@ -22,7 +22,8 @@ _FORMATS = {  # and how they begin
     ".shp": ("ESRI Shapefile", b"\x00\x00\x27\x0a"),
 }
 SUFFIXES = tuple(_FORMATS)
-_REACH = 60  # degrees
+_BESIDE = 1  # degrees from a raster, within which a polygon is near
+_REACH = 60  # degrees of longitude; beyond, UTM and its like fold over
 _ALONG_AN_EDGE = 9  # places of a raster that are asked for their longitude and latitude
 _POLYGONS = {3, 6}  # GEOS's numbers of polygons and multipolygons
 
@@ -47,8 +48,8 @@ def read_polygons(path: Path, crs: str, *, at_most: int, near: Grid | None = Non
         path: The file; its suffix says which.
         crs: As WKT; what the polygons are moved to.
         at_most: With more of them the file is refused.
-        near: Polygons that lie on other degrees of longitude and latitude than this raster become
-            empty: a projection may turn the other side of the Earth into anything.
+        near: Parts of polygons on other degrees of longitude and latitude than this raster's are
+            left out, and polygons without others are empty: its CRS may lead anywhere from there.
 
     Raises:
         InputError: It is too large, not what its suffix says, has no or other geometries than
@@ -65,7 +66,7 @@ def read_polygons(path: Path, crs: str, *, at_most: int, near: Grid | None = Non
         )
     try:
         if near:
-            geometries[_is_far(path, geometries, found_crs, near)] = shapely.Polygon()
+            geometries = _parts_near(path, geometries, found_crs, near)
         transformer = Transformer.from_crs(found_crs, CRS.from_wkt(crs), always_xy=True)
         moved = shapely.transform(geometries, transformer.transform, interleaved=False)
     except ProjError as error:
@@ -82,30 +83,44 @@ def read_polygons(path: Path, crs: str, *, at_most: int, near: Grid | None = Non
     return PolygonFile(moved, {name: values[is_there] for name, values in fields.items()})
 
 
-def _is_far(path: Path, geometries: NDArray[np.object_], crs: str, near: Grid) -> NDArray[np.bool_]:
-    """Say which polygons share no degree of longitude and latitude with a raster.
+def _parts_near(
+    path: Path, geometries: NDArray[np.object_], crs: str, grid: Grid
+) -> NDArray[np.object_]:
+    """Keep the parts of polygons that share degrees of longitude and latitude with a raster.
 
     Raises:
-        InputError: One does, and reaches to where a projection of the raster's place may fail.
+        InputError: A part lies nowhere on the Earth; or it is near, and reaches so far that the
+            raster's CRS may lead anywhere.
     """
     edge = np.linspace(0.0, 1.0, _ALONG_AN_EDGE)
-    cols, rows = (values.ravel() for values in np.meshgrid(edge * near.width, edge * near.height))
-    lon, lat = near.lon_lat(cols, rows)
-    lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # beyond 180 rather than torn apart there
-    lead = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    far = np.zeros(len(geometries), np.bool_)
-    for number, bounds in enumerate(shapely.bounds(geometries)):
-        west, south, east, north = lead.transform_bounds(*bounds)
-        east += 360 * (west > east)
-        low, high = lon.min() - 1, lon.max() + 1
-        meets = [t for t in (-360, 0, 360) if west + t <= high and east + t >= low]
-        far[number] = not meets or south > lat.max() + 1 or north < lat.min() - 1
-        if not far[number] and (west + meets[0] < low - _REACH or east + meets[0] > high + _REACH):
+    cols, rows = (values.ravel() for values in np.meshgrid(edge * grid.width, edge * grid.height))
+    lon, lat = grid.lon_lat(cols, rows)
+    lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # on beyond 180 degrees, not torn apart there
+    low, high = lon.min() - _BESIDE, lon.max() + _BESIDE
+    to_lon_lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    parts, owners = shapely.get_parts(geometries, return_index=True)
+    near = np.zeros(len(parts), np.bool_)
+    for number, bounds in enumerate(shapely.bounds(parts)):
+        west, south, east, north = to_lon_lat.transform_bounds(*bounds)
+        if not (max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90):
             raise InputError(
-                f"{path}: polygon {number + 1} reaches more than {_REACH}° of longitude from the "
-                "scene; cut it to the country"
+                f"{path}: polygon {owners[number] + 1} does not lie on the Earth by {crs}; name "
+                "the CRS that its numbers are of"
             )
-    return far
+        if west > east:
+            east += 360
+        turns = [turn for turn in (-360, 0, 360) if west + turn <= high and east + turn >= low]
+        if not turns or south > lat.max() + _BESIDE or north < lat.min() - _BESIDE:
+            continue
+        near[number] = True
+        if west + turns[0] < low - _REACH or east + turns[0] > high + _REACH:
+            raise InputError(
+                f"{path}: polygon {owners[number] + 1} reaches more than {_REACH}° of longitude "
+                "from the scene; cut it to the country"
+            )
+    kept = np.full(len(geometries), shapely.MultiPolygon(), dtype=object)
+    shapely.multipolygons(parts[near], indices=owners[near], out=kept)
+    return kept
 
 
 def polygons_of(geometry: shapely.Geometry) -> shapely.MultiPolygon:
