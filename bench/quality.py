@@ -4,12 +4,12 @@ Each training has the settings of `params.yaml` and ends after `--minutes` at th
 were made for 90 minutes. Test patches are scored once, after training. Parts:
 
 - alabama: test patches apart in space, and of their pixels those outside permanent water;
-- ombria: groups of scenes that training does not know, a fold a draw of the split;
+- ombria: groups of scenes that training does not know, in five folds that test each scene once;
 - own: OMBRIA's published split, whose parts show the same scenes;
 - france: trained on one half of France with OMBRIA, tested on the other half, and on OMBRIA's test
   patches against a model that does not know France;
-- light: the folds of OMBRIA again with the light variant, which gets as many epochs as the plain
-  one had, and how fast the two answer, in turns on the same patches.
+- light: folds of OMBRIA with the light variant, which gets as many epochs as the plain one had,
+  and how fast the two answer, in turns on the same patches.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ SOURCES = {
     "ombria": "ombria",
     "france": "ombria-2021/FRANCE",
 }
+FOLDS = 5
 TURNS = 21
 Found = dict[str, Any]
 
@@ -120,7 +121,7 @@ def main() -> int:
     command = parser(__doc__ or "")
     command.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     command.add_argument("--minutes", type=float, default=1.0, help="of each training, at most")
-    command.add_argument("--folds", type=int, default=3, help="of OMBRIA")
+    command.add_argument("--folds", type=int, default=FOLDS, help="of OMBRIA, of five")
     command.add_argument("--part", choices=parts, action="append", help="by default all")
     options = command.parse_args()
     params = load_params(ROOT / "params.yaml")
@@ -153,24 +154,46 @@ def _alabama(bench: _Bench, _folds: int) -> list[Claim]:
     ]
 
 
-def _fold(event: EventPatches, number: int, params: Params) -> tuple[EventPatches, pd.DataFrame]:
-    """Draw the split anew: what is drawn follows from the ids."""
-    if number:
-        event = replace(event, index=event.index.assign(id=f"{number}/" + event.index["id"]))
-    return event, split_events([event], params.split)
+def _folds(event: EventPatches, params: Params) -> list[pd.DataFrame]:
+    """Split an event `FOLDS` times: each scene is for testing once, a fifth of the patches a time.
+
+    Large scenes are dealt first, each to the fold with the fewest patches. Of the others the split
+    of `params` chooses the validation patches; the rest is for training.
+    """
+    scenes = split_events([event], params.split)["scene"]
+    folds = np.zeros(len(scenes), np.int64)
+    sizes = np.zeros(FOLDS, np.int64)
+    counts = (
+        scenes.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+    )
+    for scene, count in counts.items():
+        fold = int(sizes.argmin())
+        folds[scenes == scene] = fold
+        sizes[fold] += count
+    splits = []
+    for fold in range(FOLDS):
+        rows = np.flatnonzero(folds != fold)
+        masks = None if event.masks is None else event.masks[rows]
+        index = event.index.iloc[rows].reset_index(drop=True)
+        others = replace(event, index=index, images=event.images[rows], masks=masks)
+        parts = split_events([others], params.split).set_index("id")["split"]
+        split = event.index["id"].map(parts.where(parts != TEST, TRAIN)).fillna(TEST)
+        splits.append(event.index[["id", "event"]].assign(split=split, scene=scenes))
+    return splits
 
 
 def _ombria(bench: _Bench, folds: int) -> list[Claim]:
-    runs = []
-    for number in range(folds):
-        event, split = _fold(bench.event("ombria"), number, bench.params)
-        runs.append(bench.run(f"ombria, fold {number + 1}", [event], split)[0]["test"])
+    event = bench.event("ombria")
+    runs = [
+        bench.run(f"ombria, fold {number}", [event], split)[0]["test"]
+        for number, split in enumerate(_folds(event, bench.params)[:folds], 1)
+    ]
     claims = []
     for name, title in (("iou", "IoU"), ("patch_mean_iou", "mean IoU of a patch")):
         ours, otsu = (
             statistics.mean(run[f"{prefix}{name}"] for run in runs) for prefix in ("", "otsu_")
         )
-        how = f"Otsu on the same patches; mean of {folds} folds of scenes never seen"
+        how = f"Otsu on the same patches; mean of {len(runs)} folds of scenes never seen"
         claims.append(Claim(f"ombria: {title}", ours, otsu, how, at_least=True))
     return claims
 
@@ -213,9 +236,9 @@ def _france(bench: _Bench, _folds: int) -> list[Claim]:
 
 def _light(bench: _Bench, folds: int) -> list[Claim]:
     lost, networks = [], []
-    for number in range(folds):
-        event, split = _fold(bench.event("ombria"), number, bench.params)
-        plain, fitted = bench.run(f"plain, fold {number + 1}", [event], split)
+    event = bench.event("ombria")
+    for number, split in enumerate(_folds(event, bench.params)[:folds], 1):
+        plain, fitted = bench.run(f"plain, fold {number}", [event], split)
         epochs = {"epochs": len(fitted.epochs), "min_steps": 1, "max_minutes": 1e4}
         params = bench.params.model_copy(
             update={
@@ -223,7 +246,7 @@ def _light(bench: _Bench, folds: int) -> list[Claim]:
                 "train": bench.params.train.model_copy(update=epochs),
             }
         )
-        light, quick = bench.run(f"light, fold {number + 1}", [event], split, params)
+        light, quick = bench.run(f"light, fold {number}", [event], split, params)
         lost.append(plain["test"]["iou"] - light["test"]["iou"])
         networks = [channels_last(item.network) for item in (fitted, quick)]
     shape = (8, len(fitted.mean), PATCH, PATCH)

@@ -169,7 +169,10 @@ class ModelParams(Closed):
 
 
 class TrainParams(Closed):
-    """Optimisation: ends at `epochs`, or `min_steps` if later, or at `max_minutes`, if earlier."""
+    """Optimisation: ends at `epochs`, or `min_steps` if later, or at `max_minutes`, if earlier.
+
+    Or where a cycle of the learning rate brought nothing.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     min_steps: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -179,7 +182,6 @@ class TrainParams(Closed):
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    patience: Annotated[int, Field(ge=1, le=10_000)]
     ema: Annotated[float, Field(ge=0.0, lt=1.0)]
     balance_scenes: Share
     balance_wet: Share

@@ -18,6 +18,7 @@ from sarflood.patches.loader import LabelledPatches
 from sarflood.training.checkpoint import Checkpoint
 from sarflood.training.curve import Epoch
 from sarflood.training.fit import Fitted, fit
+from sarflood.training.steps import cycle_ends, one_cycle
 
 ROOT = Path(__file__).parents[2]
 BANDS = ("vv",)
@@ -131,16 +132,6 @@ def test_each_setting_reaches_the_training(section: str, name: str, value: float
     assert not torch.equal(plain, changed)
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
-    params = settings(epochs=20, patience=100)
-    rate = fit(lakes(1, 0), lakes(1, 1), BANDS, params, lambda _: None).epochs["learning_rate"]
-    highest = int(rate.argmax())
-    assert 1 <= highest <= 2
-    assert rate.max() == pytest.approx(0.01, rel=0.05)
-    assert rate.iloc[0] < 0.7 * rate.max()
-    assert (rate.iloc[highest:].diff().dropna() < 0).all()
-
-
 @pytest.mark.parametrize("normalisation", ["training", "both", "fixed_db", "event", "local"])
 def test_bands_are_scaled_as_the_normalisation_says(normalisation: str) -> None:
     params = settings(epochs=1)
@@ -168,17 +159,46 @@ def test_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
     seconds = itertools.count(100, 6)
     clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
     monkeypatch.setattr("sarflood.training.steps.time", clock)
-    params = settings(epochs=10_000, max_minutes=1.0, patience=100)
+    params = settings(epochs=10_000, max_minutes=1.0)
     fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
     assert fitted.epochs["seconds"].tolist() == [6.0 * number for number in range(1, 11)]
     assert fitted.epochs["learning_rate"].iloc[-1] < params.train.learning_rate / 20
 
 
-def test_training_ends_when_it_gets_no_better() -> None:
-    params = settings(epochs=30, patience=2, learning_rate=1e-9)
+def test_training_ends_with_a_cycle_that_brought_nothing() -> None:
+    """With cycles of 3, 6, 12 and 24 epochs, each of which may be the last but the first."""
+    params = settings(epochs=45, learning_rate=1e-9)
     fitted = fit(lakes(2, 0), lakes(1, 1), BANDS, params, lambda _: None)
-    best = int(fitted.epochs["val_iou"].argmax())
-    assert len(fitted.epochs) == best + 3
+    best = int(fitted.epochs["val_iou"].argmax()) + 1
+    assert best <= 9
+    assert len(fitted.epochs) == (9 if best <= 3 else 21)
+
+
+def test_each_cycle_of_the_learning_rate_is_twice_as_long() -> None:
+    assert cycle_ends(1) == [1]
+    assert cycle_ends(8) == [8]
+    assert cycle_ends(9) == [3, 9]
+    assert cycle_ends(21) == [3, 9, 21]
+    assert cycle_ends(48) == [3, 10, 22, 48]
+    assert cycle_ends(100) == [7, 20, 47, 100]
+
+
+def test_within_a_cycle_the_learning_rate_rises_and_falls() -> None:
+    rates = [one_cycle(done) for done in np.linspace(0.0, 1.0, 101)]
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.0)
+    assert (np.diff(rates[:11]) > 0).all()
+    assert (np.diff(rates[10:]) < 0).all()
+
+
+def test_a_training_goes_through_its_cycles() -> None:
+    params = settings(epochs=9)
+    rate = fit(lakes(1, 0), lakes(1, 1), BANDS, params, lambda _: None).epochs["learning_rate"]
+    assert rate.max() == pytest.approx(0.01, rel=0.05)
+    lows = rate[(rate < rate.shift(1)) & (rate < rate.shift(-1, fill_value=1.0))].index + 1
+    assert lows.tolist() == [3, 9]
+    assert rate[3:].max() > 0.009
 
 
 def test_a_loss_that_is_left_to_the_masks_is_the_advised_one() -> None:

@@ -115,13 +115,15 @@ def fit(
     checkpoint: Checkpoint | None = None,
     start: Start | None = None,
 ) -> Fitted:
-    """Train for `epochs` and `min_steps`, or until `max_minutes` or `patience` is at its end.
+    """Train for `epochs` and `min_steps`, until `max_minutes` are over or more brings nothing.
 
     After each epoch the average of the weights is scored on the validation patches. The learning
-    rate follows the share of the training that is done. Where time will not do for all epochs, it
-    is planned anew after each epoch for those that fit in, so that it ends near zero in either
-    case. Deterministic by seed on one kind of CPU as long as time does not bind, also where a
-    training was killed and goes on.
+    rate goes in cycles, each twice as long as the one before, and all ends with the first in which
+    no epoch was better than those before it. So few epochs do where more would only fit the scenes
+    of the training better. Where time will not do for all epochs, it is planned anew after each
+    epoch for those that fit in, so that the learning rate ends near zero in either case.
+    Deterministic by seed on one kind of CPU as long as time does not bind, also where a training
+    was killed and goes on.
 
     Args:
         train: Training patches.

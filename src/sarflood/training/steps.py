@@ -34,7 +34,8 @@ from sarflood.training.checkpoint import (
 )
 from sarflood.training.curve import Epoch
 
-WARM_UP = 0.1  # share of the training in which the learning rate rises
+WARM_UP = 0.1  # share of a cycle in which the learning rate rises
+MOST_CYCLES, LEAST_EPOCHS = 4, 3  # the latter of the first one
 
 
 class Training(L.LightningModule):
@@ -77,6 +78,7 @@ class Training(L.LightningModule):
         enough = math.ceil(params.train.min_steps / len(loader))
         self._most_epochs = max(params.train.epochs, enough)
         self._planned_epochs = self._most_epochs
+        self._before = 0  # epochs, before the cycle that is under way
         self.curve: list[Epoch] = []
         self.best: Epoch
         self.best_weights: dict[str, Tensor] = {}
@@ -122,7 +124,8 @@ class Training(L.LightningModule):
         """Set the learning rate by the share of the training that is done."""
         epochs = len(self.curve) + batch_idx / len(self._loader)
         self._done = min(epochs / self._planned_epochs, 1.0)
-        rate = self._params.learning_rate * _one_cycle(self._done)
+        length = self._cycle_end() - self._before
+        rate = self._params.learning_rate * one_cycle((epochs - self._before) / length)
         self._optimizer.param_groups[0]["lr"] = rate
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -190,10 +193,16 @@ class Training(L.LightningModule):
         return min(self._most_epochs, max(epoch + int(left / (seconds / epoch)), epoch))
 
     def _plan(self, last: Epoch) -> None:
-        """Fit the number of epochs to the time that is left; end where nothing gets better."""
+        """Fit the number of epochs to the time that is left; end where a cycle was in vain."""
         self._planned_epochs = last.planned
-        waited = last.epoch - self.best.epoch
-        self.finished = last.epoch >= self._planned_epochs or waited >= self._params.patience
+        self.finished = last.epoch >= self._planned_epochs
+        if not self.finished and last.epoch >= self._cycle_end():
+            self.finished = self.best.epoch <= self._before
+            self._before = last.epoch
+
+    def _cycle_end(self) -> int:
+        """Return the epoch with which the cycle that is under way ends."""
+        return next(end for end in cycle_ends(self._planned_epochs) if end > self._before)
 
     def calibrated(self, network: UNet, flips: int) -> Calibration:
         """Calibrate a network whose answers are averaged over flips, after the training."""
@@ -220,8 +229,21 @@ def _numbers(network: UNet) -> list[Tensor]:
     return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
-def _one_cycle(done: float) -> float:
-    """Return the factor of the learning rate: a linear rise, then a cosine down to zero.
+def cycle_ends(epochs: int) -> list[int]:
+    """Return the epochs with which the cycles of the learning rate end.
+
+    Each cycle is twice as long as the one before, as in Loshchilov and Hutter (2017),
+    https://arxiv.org/abs/1608.03983. There are as many, up to four, as let the first have three
+    epochs.
+    """
+    number = MOST_CYCLES
+    while number > 1 and epochs < LEAST_EPOCHS * (2**number - 1):
+        number -= 1
+    return [round(epochs * (2**place - 1) / (2**number - 1)) for place in range(1, number + 1)]
+
+
+def one_cycle(done: float) -> float:
+    """Return the learning rate's factor within a cycle: a linear rise, then a cosine down to zero.
 
     One-cycle policy of Smith (2018), https://arxiv.org/abs/1803.09820, without its momentum part.
     """
