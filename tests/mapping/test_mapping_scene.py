@@ -20,6 +20,7 @@ from sarflood.errors import InputError, SarfloodError
 from sarflood.mapping import work
 from sarflood.mapping.bands import open_scene
 from sarflood.mapping.scales import spread_windows
+from sarflood.mapping.scene import answer_strips, finished
 from sarflood.model.inputs import Scaling
 from sarflood.monitoring.sight import Sight
 
@@ -51,6 +52,18 @@ def test_the_statistics_of_a_scene_count_each_pixel_once_though_tiles_overlap(
     assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
 
 
+def test_what_another_engine_has_begun_is_not_gone_on_with(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", speckle(2, 2400, 100))
+    model, strips = tiny_model(), list[float]()
+    answer_strips(model, scene, None, folder=tmp_path / "work", last=2)
+    for engine, expected in (("OpenVINO int8", 3), ("OpenVINO int8", 0)):
+        other = replace(model, engine_name=engine)
+        answer_strips(other, scene, None, folder=tmp_path / "work", on_progress=strips.append)
+        assert len(strips) == expected
+        strips.clear()
+    assert finished(model, scene, None, folder=tmp_path / "work").engine == "OpenVINO int8"
+
+
 def test_no_data_in_is_no_data_out_and_empty_tiles_are_not_computed(tmp_path: Path) -> None:
     image = speckle(2, 1200, 2000)
     image[:, :, :1100] = np.nan
@@ -72,11 +85,21 @@ def test_no_data_in_is_no_data_out_and_empty_tiles_are_not_computed(tmp_path: Pa
     assert result.result.valid_share == pytest.approx(1 - expected.mean())
 
 
-@pytest.mark.parametrize("fill", [0.0, -99.0])
-def test_the_edge_of_a_swath_is_no_data_as_processors_write_it(tmp_path: Path, fill: float) -> None:
+@pytest.mark.parametrize(
+    ("fill", "bands", "nodata"),
+    [
+        (0.0, [0, 1], None),
+        (-99.0, [0, 1], -99.0),
+        (-99.0, [0, 1], None),
+        (-99.0, [1], None),
+        (255.0, [0, 1], None),
+    ],
+)
+def test_the_edge_of_a_swath_is_no_data_as_processors_write_it(
+    tmp_path: Path, fill: float, bands: list[int], nodata: float | None
+) -> None:
     image = speckle(2, 200, 200)
-    image[:, :40] = fill
-    nodata = fill or None
+    image[bands, :40] = fill
     result = mapped(tiny_model(), write_scene(tmp_path / "scene.tif", image, nodata=nodata))
     assert np.array_equal(np.flatnonzero((result.mask == 255).all(axis=1)), np.arange(40))
 

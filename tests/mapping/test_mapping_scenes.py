@@ -81,6 +81,7 @@ def test_a_scene_gets_a_folder_and_nothing_else_is_left(scene: SceneFiles) -> No
     target = scene.paths[0].parent / "maps" / "north"
     assert {path.name for path in target.iterdir()} == NAMES
     assert done["new"]
+    assert done["engine"] == "PyTorch float32"
     assert json.loads((target / "summary.json").read_text("utf-8"))["version"] == "v0.1.0"
     assert [path.name for path in target.parent.iterdir() if path.suffix != ".lock"] == ["north"]
 

@@ -132,9 +132,10 @@ def _checked(
     who: str,
     passed_over: tuple[str, ...],
 ) -> Engines:
-    scenes = patches = replace(model, engine=candidate.make(1))
+    named = replace(model, engine_name=candidate.name)
+    scenes = patches = replace(named, engine=candidate.make(1))
     if candidate.callers > 1:
-        patches = replace(model, engine=candidate.make(candidate.callers))
+        patches = replace(named, engine=candidate.make(candidate.callers))
     likes: list[Likeness] = [
         check_answers(map_patches(made, recorded.images), recorded, who, rounded=candidate.rounded)
         for made in (scenes, patches)

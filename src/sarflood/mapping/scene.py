@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -16,8 +17,8 @@ from rasterio.crs import CRS
 
 from sarflood.mapping.bands import Files, open_scene, scene_grid
 from sarflood.mapping.layers import Layer
-from sarflood.mapping.strips import Strips
-from sarflood.mapping.work import Work
+from sarflood.mapping.strips import Seconds, Strips
+from sarflood.mapping.work import Done, Work
 from sarflood.model.package import FloodModel, ModelManifest
 from sarflood.monitoring.sight import Sight
 from sarflood.raster.areas import PixelAreas
@@ -49,6 +50,7 @@ class SceneMap:
         seconds: How long it took to answer, in all and for what; several machines' added up.
         outside: Whether a cell of 16×16 pixels lies outside of the training's range; None where
             that is not known.
+        engine: What computed the network; where machines differed, all that did.
     """
 
     mask: Layer
@@ -64,6 +66,7 @@ class SceneMap:
     valid_km2: float
     seconds: dict[str, float]
     outside: Layer | None = None
+    engine: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -153,14 +156,18 @@ def answer_strips(
         ThreadPoolExecutor(1) as writer,
     ):
         work = Work(folder, (bands.height, bands.width))
-        done, seconds = work.done(first)
-        strips = Strips(model, bands, on_progress, sight, seconds, ranges)
+        done = work.done(first)
+        if done.engine != model.engine_name:  # what another has begun is not gone on with
+            done = Done(first, Seconds(), None)
+        strips = Strips(model, bands, on_progress, sight, done.seconds, ranges)
         writing: Future[None] | None = None
-        with closing(strips.answer(done, last)) as answers:
+        with closing(strips.answer(done.strips, last)) as answers:
             for strip in answers:
                 if writing:
+                    started = time.monotonic()
                     writing.result()
-                writing = writer.submit(work.put, strip, model, replace(seconds), first)
+                    done.seconds.waiting_for_files += time.monotonic() - started
+                writing = writer.submit(work.put, strip, model, replace(done.seconds), first)
         if writing:
             writing.result()
 
@@ -188,11 +195,14 @@ def finished(
     """
     grid = scene_grid(model.manifest, scene, pre, max_megapixels=max_megapixels)
     work = Work(folder, (grid.height, grid.width))
-    seconds = dict.fromkeys(("all", "waiting_for_pixels", "network"), 0.0)
+    engines: set[str] = set()
+    seconds = asdict(Seconds())
     for number in firsts:
         if number:
             work.join(number, model)
-        for name, spent in asdict(work.done(number)[1]).items():
+        done = work.done(number)
+        engines.add(done.engine or model.engine_name)
+        for name, spent in asdict(done.seconds).items():
             seconds[name] += spent
     valid = wet = 0
     valid_km2, flooded_km2 = 0.0, 0.0
@@ -217,4 +227,5 @@ def finished(
         valid_km2=valid_km2,
         seconds={name: round(spent, 3) for name, spent in seconds.items()},
         outside=work.outside if knows_outside else None,
+        engine=", ".join(sorted(engines)),
     )

@@ -28,11 +28,12 @@ _CHUNK = 512  # rows that are read at a time
 
 @dataclass
 class Seconds:
-    """What a map's time went into, so far."""
+    """What a map's time went into, so far; strips are read and written beside the network."""
 
     all: float = 0.0
     waiting_for_pixels: float = 0.0
     network: float = 0.0
+    waiting_for_files: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,21 @@ from sarflood.raster.patch import UNKNOWN
 
 _LOOK_AT_PIXELS = 2048
 _ROWS = 128  # are turned into percents at a time
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a run has come.
+
+    Attributes:
+        strips: The number of the next strip.
+        seconds: What the time went into.
+        engine: What computed the strips; None where there is none.
+    """
+
+    strips: int
+    seconds: Seconds
+    engine: str | None
 
 
 class Work:
@@ -47,14 +62,14 @@ class Work:
         cells = (-(-shape[0] // CELL), -(-shape[1] // CELL))
         self.outside = Layer(folder / "outside", cells, np.uint8)
 
-    def done(self, first: int = 0) -> tuple[int, Seconds]:
-        """Return up to which strip an earlier run from `first` on has come, and in what time."""
+    def done(self, first: int = 0) -> Done:
+        """Return how far an earlier run from `first` on has come."""
         state = self._state(first)
         try:
             found = json.loads(state.read_text(encoding="utf-8"))
-            return int(found["strips"]), Seconds(**found["seconds"])
+            return Done(int(found["strips"]), Seconds(**found["seconds"]), str(found["engine"]))
         except FileNotFoundError:
-            return first, Seconds()
+            return Done(first, Seconds(), None)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SarfloodError(f"{state}: cannot be read ({error}); remove it") from error
 
@@ -93,7 +108,8 @@ class Work:
             self.outside.write(top // CELL, strip.outside[: -(-kept // CELL)])
         if kept < len(values):  # kept to the end: another run may begin a part with the next strip
             self._save(self._tail(number + 1), values[STEP:])
-        write_json(self._state(first), {"strips": number + 1, "seconds": asdict(seconds)})
+        done = Done(number + 1, seconds, model.engine_name)
+        write_json(self._state(first), asdict(done))
 
     def join(self, number: int, model: FloodModel) -> None:
         """Blend the rows that strip `number`, a first one, shares with the one above it."""

@@ -77,11 +77,13 @@ class FloodModel:
         manifest: What it was made of, and how it is used.
         network: The network.
         engine: Computes the network faster than it does itself; None where it does itself.
+        engine_name: Library and precision of what computes it.
     """
 
     manifest: ModelManifest
     network: UNet
     engine: Callable[[Tensor], Tensor] | None = None
+    engine_name: str = "PyTorch float32"
 
     def scaling_of(self, images: NDArray[np.floating]) -> Scaling | None:
         """Return the scale of an event from its images, for a model that wants that.

@@ -16,10 +16,11 @@ def to_db(power: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def without_fill(decibel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Make NaN what all bands fill alike at a swath's edge without saying so in a tag.
+    """Make NaN what fills a swath's edge without a tag that says so.
 
-    That is 0, and what no backscatter reaches, such as -99, -9999 or 255 dB. No set of true values
-    is either.
+    That is in each band what lies below all backscatter, such as -99 or -9999 dB; and where all
+    bands have it 0, or what lies above, such as 255. In one band alone the former may be true, and
+    the latter says that these are no dB, which is for others to find.
 
     Args:
         decibel: (C, H, W) in dB, the bands of one date; left as it is.
@@ -27,8 +28,9 @@ def without_fill(decibel: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         `decibel` itself where there is no fill.
     """
-    odd = (decibel[0] == 0) | (np.abs(decibel[0]) > BEYOND_DB)
-    if not odd.any():
+    below = decibel < -BEYOND_DB
+    odd = (decibel[0] == 0) | (decibel[0] > BEYOND_DB)
+    if not (odd.any() or below.any()):
         return decibel
-    fill = (decibel == 0).all(axis=0) | (np.abs(decibel) > BEYOND_DB).all(axis=0)
-    return np.where(fill, np.float32(np.nan), decibel)
+    alike = (decibel == 0).all(axis=0) | (decibel > BEYOND_DB).all(axis=0)
+    return np.where(below | alike, np.float32(np.nan), decibel)
