@@ -1,5 +1,6 @@
 """A scene in parts on Dask: how much sooner two workers of one core each are ready than one.
 
+A worker is kept on a core of its own: with one alone the other core would read and write for it.
 The parts are those of the flow `map`; what Prefect takes for its tasks is not in here. The last
 step, which joins the parts and writes the files, is one task, and is told apart.
 """
@@ -45,6 +46,8 @@ def seconds(folder: Path, job: Job, workers: int) -> tuple[float, float]:
     ):
         begun = begin(job, in_parts=True)
         client.run(torch.set_num_threads, 1)
+        for core, address in enumerate(client.scheduler_info()["workers"]):
+            client.run(_keep_on, core, workers=[address])
         client.run(_warm, job)
         started = time.monotonic()
         futures = [client.submit(part, job, begun, n) for n in range(len(begun.firsts))]
@@ -52,6 +55,13 @@ def seconds(folder: Path, job: Job, workers: int) -> tuple[float, float]:
         parts = time.monotonic() - started
         client.submit(finish, job, begun).result()
         return parts, time.monotonic() - started - parts
+
+
+def _keep_on(core: int) -> None:
+    """Keep all threads of this process, and those that they begin, on one core."""
+    chosen = {sorted(os.sched_getaffinity(0))[core]}
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), chosen)
 
 
 def _warm(job: Job) -> None:
