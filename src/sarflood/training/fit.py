@@ -1,4 +1,4 @@
-"""Fit a U-Net with Lightning: AdamW, one cycle of the learning rate, averaged weights.
+"""Fit a U-Net with Lightning: AdamW, cycles of the learning rate, averaged weights.
 
 The best epoch is kept. A training that was killed goes on after its last whole epoch.
 """
