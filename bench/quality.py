@@ -121,7 +121,9 @@ def main() -> int:
     command = parser(__doc__ or "")
     command.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     command.add_argument("--minutes", type=float, default=1.0, help="of each training, at most")
-    command.add_argument("--folds", type=int, default=FOLDS, help="of OMBRIA, of five")
+    command.add_argument(
+        "--folds", type=int, choices=range(1, FOLDS + 1), default=FOLDS, help="of OMBRIA"
+    )
     command.add_argument("--part", choices=parts, action="append", help="by default all")
     options = command.parse_args()
     params = load_params(ROOT / "params.yaml")
@@ -193,7 +195,7 @@ def _ombria(bench: _Bench, folds: int) -> list[Claim]:
         ours, otsu = (
             statistics.mean(run[f"{prefix}{name}"] for run in runs) for prefix in ("", "otsu_")
         )
-        how = f"Otsu on the same patches; mean of {len(runs)} folds of scenes never seen"
+        how = f"Otsu on the same patches; mean of {folds} folds of scenes never seen"
         claims.append(Claim(f"ombria: {title}", ours, otsu, how, at_least=True))
     return claims
 

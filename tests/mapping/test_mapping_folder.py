@@ -61,6 +61,7 @@ def drawn(
         flooded_km2=(mask == 1).sum() * 1e-4 / 0.9996**2,
         valid_km2=(mask != 255).sum() * 1e-4 / 0.9996**2,
         seconds={},
+        engine="PyTorch float32",
     )
 
 

@@ -83,7 +83,6 @@ def write_map(
         label = result.manifest.label
         write_layer_file(made["layers"], title, label, result.crs, has_zones=bool(zones))
         write_preview(result, made["preview"], version=version, scene=origin["scene"])
-        found["engine"] = result.engine
         seconds = {**result.seconds, "writing": round(time.monotonic() - started, 3)}
         summary = {**origin, **summarise(result, version), **found, "seconds": seconds}
         write_json(made["summary"], summary)

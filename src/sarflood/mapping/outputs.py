@@ -84,6 +84,7 @@ def summarise(result: SceneMap, version: str) -> dict[str, Any]:
         "valid_km2": round(result.valid_km2, 6),
         "valid_share": round(result.valid_share, 6),
         "threshold": result.manifest.threshold,
+        "engine": result.engine,
         "width": width,
         "height": height,
         "crs": result.crs.to_string(),

@@ -48,9 +48,9 @@ class SceneMap:
         flooded_km2: Area of the wet pixels on the WGS 84 ellipsoid.
         valid_km2: That of the pixels with data.
         seconds: How long it took to answer, in all and for what; several machines' added up.
+        engine: What computed the network; where machines differed, all that did.
         outside: Whether a cell of 16×16 pixels lies outside of the training's range; None where
             that is not known.
-        engine: What computed the network; where machines differed, all that did.
     """
 
     mask: Layer
@@ -65,8 +65,8 @@ class SceneMap:
     flooded_km2: float
     valid_km2: float
     seconds: dict[str, float]
+    engine: str
     outside: Layer | None = None
-    engine: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -201,7 +201,7 @@ def finished(
         if number:
             work.join(number, model)
         done = work.done(number)
-        engines.add(done.engine or model.engine_name)
+        engines |= {done.engine} if done.engine else set()
         for name, spent in asdict(done.seconds).items():
             seconds[name] += spent
     valid = wet = 0
@@ -226,6 +226,6 @@ def finished(
         flooded_km2=flooded_km2,
         valid_km2=valid_km2,
         seconds={name: round(spent, 3) for name, spent in seconds.items()},
-        outside=work.outside if knows_outside else None,
         engine=", ".join(sorted(engines)),
+        outside=work.outside if knows_outside else None,
     )

@@ -18,9 +18,9 @@ def to_db(power: NDArray[np.float32]) -> NDArray[np.float32]:
 def without_fill(decibel: NDArray[np.float32]) -> NDArray[np.float32]:
     """Make NaN what fills a swath's edge without a tag that says so.
 
-    That is in each band what lies below all backscatter, such as -99 or -9999 dB; and where all
-    bands have it 0, or what lies above, such as 255. In one band alone the former may be true, and
-    the latter says that these are no dB, which is for others to find.
+    In each band that is what lies below all backscatter, such as -99 or -9999 dB. What is 0, or
+    lies above all backscatter, such as 255, is so only where all bands are: a single 0 may be true,
+    and single high values say that these are no dB, which validation is to find.
 
     Args:
         decibel: (C, H, W) in dB, the bands of one date; left as it is.

@@ -48,6 +48,7 @@ class Summary(BaseModel):
     valid_km2: float
     valid_share: float
     threshold: float
+    engine: str
     width: int
     height: int
     crs: str
