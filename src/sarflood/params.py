@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Deviations = Annotated[float, Field(ge=0.0, le=5.0)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
 Normalisation = Literal["batch", "group"]
+InputNormalisation = Literal["training", "fixed_db", "event", "local", "both"]
 Reduction = Literal["batch", "image"]
 LossName = Literal[
     "cross_entropy",
@@ -116,7 +117,7 @@ class InputParams(Closed):
     """What the network sees of an image; recorded with the model."""
 
     speckle_filter: Literal["none", "lee", "refined_lee"]
-    normalisation: Literal["training", "fixed_db", "event", "local", "both"]
+    normalisation: InputNormalisation
     fixed_db: dict[str, tuple[float, float]]
 
     @model_validator(mode="before")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny import write_quick_params
 from typer.testing import CliRunner, Result
@@ -15,7 +16,15 @@ from sarflood.ingest.ingest import Said, ingest_event
 from sarflood.params import Params, load_params
 from sarflood.patches.store import open_events
 from sarflood.sources.simulate import simulate_event
-from sarflood.studies.study import of_wet_share, run_study, study_losses, study_skips
+from sarflood.studies.results import markdown
+from sarflood.studies.study import (
+    Study,
+    input_settings,
+    loss_settings,
+    of_wet_share,
+    run_study,
+    skip_settings,
+)
 from sarflood.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -39,6 +48,10 @@ def params_of(place: Workspace) -> Params:
     return load_params(place.params)
 
 
+def skips(place: Workspace, *, wet_share: float | None = None) -> Study:
+    return Study("skips", skip_settings(params_of(place)), 1, 1, wet_share)
+
+
 def run(place: Workspace, *words: str) -> Result:
     return CliRunner().invoke(app, ["study", *words, "--workspace", str(place.root)])
 
@@ -47,7 +60,7 @@ def test_a_study_of_skips_leaves_a_table_and_a_picture(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     out = tmp_path / "made" / "here"
-    done = run(workspace, "skips", "--seeds", "2", "--out", str(out))
+    done = run(workspace, "skips", "--seeds", "2", "--epochs", "1", "--out", str(out))
     assert done.exit_code == 0, done.output
     table = (out / "skips.md").read_text("utf-8")
     assert table in done.stdout
@@ -69,10 +82,10 @@ def test_a_study_that_was_ended_goes_on(workspace: Workspace, tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_study(study_skips(params_of(workspace), 1, None), events, kept, stop)
+        run_study(skips(workspace), events, kept, stop)
     asked: list[str] = []
     runs = run_study(
-        study_skips(params_of(workspace), 1, None),
+        skips(workspace),
         events,
         kept,
         lambda name, *_: asked.append(name),
@@ -84,15 +97,55 @@ def test_a_study_that_was_ended_goes_on(workspace: Workspace, tmp_path: Path) ->
         update={"train": changed.train.model_copy(update={"learning_rate": 0.01})}
     )
     asked.clear()
-    run_study(study_skips(changed, 1, None), events, kept, lambda name, *_: asked.append(name))
+    run_study(
+        Study("skips", skip_settings(changed), 1, 1),
+        events,
+        kept,
+        lambda name, *_: asked.append(name),
+    )
     assert len(asked) == 2, "runs of other settings do not count"
 
 
 def test_each_loss_is_trained_with_its_own_terms(workspace: Workspace) -> None:
-    study = study_losses(params_of(workspace), 2, None)
-    losses = [params.loss for params in study.settings.values()]
+    losses = [params.loss for params in loss_settings(params_of(workspace)).values()]
     assert len({json.dumps(sorted(loss.terms)) for loss in losses}) == len(losses) == 10
     assert all(loss.class_weights == "inverse_frequency" and not loss.auto for loss in losses)
+
+
+def test_each_normalisation_of_the_input_that_suits_the_units_is_trained(
+    workspace: Workspace,
+) -> None:
+    params = params_of(workspace)
+    known = {item.input.normalisation for item in input_settings(params, "db").values()}
+    assert known == {"training", "event", "local", "both", "fixed_db"}
+    grey = {item.input.normalisation for item in input_settings(params, "uint8").values()}
+    assert grey == known - {"fixed_db"}, "no range in dB is known of grey levels"
+
+
+def test_a_study_has_so_many_passes_whatever_the_settings_say_of_time(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    params = params_of(workspace)
+    short = params.train.model_copy(update={"max_minutes": 1e-6, "epochs": 9, "min_steps": 900})
+    settings = {"all": params.model_copy(update={"train": short})}
+    study = Study("one", settings, 1, 3)
+    runs = run_study(study, open_events(workspace.events), tmp_path / "runs.csv")
+    assert list(runs["epochs"]) == [3]
+
+
+def test_rows_are_in_the_order_of_the_validation_patches(workspace: Workspace) -> None:
+    study = skips(workspace)
+    figures = dict.fromkeys(("precision", "recall", "boundary_f1", "boundary_distance_px"), 0.5)
+    figures |= dict.fromkeys(("minutes", "wet_share", "otsu_iou", "fitted_threshold_iou"), 0.5)
+    rows = [
+        {"setting": name, "epochs": 1, "val_iou": val, "default_iou": 0.5, "iou": iou, **figures}
+        for name, val, iou in (("worse", 0.6, 0.9), ("better", 0.7, 0.8))
+    ]
+    table = markdown(study, pd.DataFrame(rows), "bising").splitlines()
+    assert [line.split(" | ")[:2] for line in table[-2:]] == [
+        ["| better", "0.700"],
+        ["| worse", "0.600"],
+    ]
 
 
 @pytest.mark.parametrize("wanted", [0.03, 0.3])
@@ -109,7 +162,7 @@ def test_patches_are_left_out_until_so_much_is_wet(workspace: Workspace, wanted:
 
 
 def test_a_wet_share_that_is_not_there_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    study = study_skips(params_of(workspace), 1, 0.8)
+    study = skips(workspace, wet_share=0.8)
     with pytest.raises(InputError, match=r"bising: .* choose another --wet-share"):
         run_study(study, open_events(workspace.events), tmp_path / "runs.csv")
 
@@ -118,7 +171,7 @@ def test_damaged_runs_are_named_with_the_remedy(workspace: Workspace, tmp_path: 
     kept = tmp_path / "runs.csv"
     kept.write_bytes(b"\xff\x00")
     with pytest.raises(InputError, match=r"runs\.csv: not the runs of a study"):
-        run_study(study_skips(params_of(workspace), 1, None), open_events(workspace.events), kept)
+        run_study(skips(workspace), open_events(workspace.events), kept)
 
 
 def test_the_advice_names_loss_reason_and_figures(workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sarflood.patches.store import EventPatches
 
 study = typer.Typer(
-    help="Compare losses or skip connections on your events; ask which loss suits them.",
+    help="Compare losses, inputs or skip connections on your events; ask which loss suits them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -29,7 +29,9 @@ WetShare = Annotated[
     typer.Option(min=0.001, max=0.9, help="Leave patches out until so much is wet."),
 ]
 Seeds = Annotated[int, typer.Option(min=1, max=100, help="Trainings of each kind.")]
-Minutes = Annotated[float, typer.Option(min=0.01, help="Of each training, at most.")]
+Epochs = Annotated[
+    int, typer.Option(min=1, max=10_000, help="Passes over the patches of each training, at most.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for runs, table and picture.")]
 
 
@@ -38,7 +40,7 @@ def losses(
     folder: Out,
     event: Events = None,
     seeds: Seeds = 3,
-    minutes: Minutes = 5.0,
+    epochs: Epochs = 10,
     wet_share: WetShare = None,
     workspace: Where = None,
 ) -> None:
@@ -46,9 +48,9 @@ def losses(
 
     What was run already is kept in losses.csv, so that a study that was ended goes on.
 
-    Example: `sarflood study losses --event ombria --wet-share 0.08 --minutes 5 --out studies`
+    Example: `sarflood study losses --event ombria --wet-share 0.08 --out studies`
     """
-    _study(workspace, "losses", folder, event, seeds, minutes, wet_share)
+    _study(workspace, "losses", folder, event, seeds, epochs, wet_share)
 
 
 @study.command()
@@ -56,7 +58,7 @@ def skips(
     folder: Out,
     event: Events = None,
     seeds: Seeds = 3,
-    minutes: Minutes = 5.0,
+    epochs: Epochs = 10,
     wet_share: WetShare = None,
     workspace: Where = None,
 ) -> None:
@@ -64,7 +66,26 @@ def skips(
 
     Example: `sarflood study skips --event alabama-2019 --out studies`
     """
-    _study(workspace, "skips", folder, event, seeds, minutes, wet_share)
+    _study(workspace, "skips", folder, event, seeds, epochs, wet_share)
+
+
+@study.command()
+def inputs(
+    folder: Out,
+    event: Events = None,
+    seeds: Seeds = 3,
+    epochs: Epochs = 10,
+    wet_share: WetShare = None,
+    workspace: Where = None,
+) -> None:
+    """Train with each `input.normalisation`; leaves inputs.md and inputs.svg.
+
+    With an event in `split.leave_out` of params.yaml it shows which of them travels: that event is
+    for testing, the others for training.
+
+    Example: `sarflood study inputs --event ombria --event france --out studies`
+    """
+    _study(workspace, "inputs", folder, event, seeds, epochs, wet_share)
 
 
 @study.command()
@@ -121,7 +142,7 @@ def _study(
     folder: Path,
     event: list[str] | None,
     seeds: int,
-    minutes: float,
+    epochs: int,
     wet_share: float | None,
 ) -> None:
     from rich.progress import Progress
@@ -130,15 +151,24 @@ def _study(
     from sarflood.params import load_params
     from sarflood.sources.event import common_kind
     from sarflood.studies.results import markdown, write_results
-    from sarflood.studies.study import run_study, study_losses, study_skips
+    from sarflood.studies.study import (
+        Study,
+        input_settings,
+        loss_settings,
+        run_study,
+        skip_settings,
+    )
 
     place = find_workspace(workspace)
     params = load_params(place.params)
-    train = params.train.model_copy(update={"max_minutes": minutes})
-    params = params.model_copy(update={"train": train})
     events = _labelled(place, event)
-    common_kind(item.event for item in events)
-    chosen = {"losses": study_losses, "skips": study_skips}[name](params, seeds, wet_share)
+    _, units = common_kind(item.event for item in events)
+    settings = {
+        "losses": loss_settings(params),
+        "skips": skip_settings(params),
+        "inputs": input_settings(params, units),
+    }[name]
+    chosen = Study(name, settings, seeds, epochs, wet_share)
     make_folder(folder)
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task(name, total=len(chosen.settings) * seeds)

@@ -10,6 +10,7 @@ from sarflood.files import replacing, write_text
 from sarflood.studies.study import Study
 
 _COLUMNS = (
+    ("IoU, validation", "val_iou"),
     ("IoU at 0.5", "default_iou"),
     ("IoU", "iou"),
     ("precision", "precision"),
@@ -22,13 +23,15 @@ _COLUMNS = (
 def markdown(study: Study, runs: pd.DataFrame, events: str) -> str:
     """Return the table: means over the seeds, with the standard deviation where there are several.
 
+    Its rows are in the order of the validation patches, by which a setting should be chosen.
+
     Args:
         study: What was compared.
         runs: As `run_study` gives them.
         events: Their names.
     """
     grouped = runs.groupby("setting", sort=False)
-    order = grouped["iou"].mean().sort_values(ascending=False, kind="stable").index
+    order = grouped["val_iou"].mean().sort_values(ascending=False, kind="stable").index
     rows = [
         "| "
         + " | ".join([str(name), *(_cell(grouped.get_group(name)[key]) for _, key in _COLUMNS)])
@@ -41,8 +44,9 @@ def markdown(study: Study, runs: pd.DataFrame, events: str) -> str:
         f"{study.seeds} seed{'s' if study.seeds > 1 else ''} each, "
         f"{minutes:.1f} minutes and {runs['epochs'].mean():.0f} epochs a training in the mean. "
         f"On the same patches Otsu has IoU {runs['otsu_iou'].iloc[0]:.3f}, the fitted threshold "
-        f"{runs['fitted_threshold_iou'].iloc[0]:.3f}. The first column is at the probability 0.5, "
-        "the others at the threshold calibrated on validation patches."
+        f"{runs['fitted_threshold_iou'].iloc[0]:.3f}. Choose by the first column, "
+        "which is of the validation patches; all others are of the test patches: the second at the "
+        "probability 0.5, the rest at the threshold calibrated on validation patches."
     )
     header = "| " + " | ".join([study.name, *(title for title, _ in _COLUMNS)]) + " |"
     return "\n".join([told, "", header, "|" + "---|" * (len(_COLUMNS) + 1), *rows, ""])
@@ -70,7 +74,7 @@ def _plot(runs: pd.DataFrame, path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    order = runs.groupby("setting", sort=False)["iou"].mean().sort_values(kind="stable").index
+    order = runs.groupby("setting", sort=False)["val_iou"].mean().sort_values(kind="stable").index
     figure = Figure(figsize=(7, 1.2 + 0.42 * len(order)), layout="constrained")
     axes = figure.add_subplot()
     for column, label, colour, off in (

@@ -15,7 +15,7 @@ from sarflood.errors import InputError
 from sarflood.evaluation.evaluate import evaluate
 from sarflood.files import replacing
 from sarflood.model.package import FloodModel
-from sarflood.params import LossName, Params
+from sarflood.params import InputNormalisation, LossName, Params
 from sarflood.patches.loader import take
 from sarflood.patches.split import split_events
 from sarflood.patches.store import EventPatches
@@ -37,6 +37,14 @@ LOSSES: Mapping[str, Mapping[LossName, tuple[float, float]]] = {
         "boundary": (0.0, 0.5),
     },
 }
+NORMALISATIONS: Mapping[str, InputNormalisation] = {
+    "training patches": "training",
+    "event": "event",
+    "256 pixels around": "local",
+    "training patches and 256 pixels around": "both",
+    "fixed range": "fixed_db",
+}
+_NO_LIMIT = 100_000.0  # minutes: a budget of passes is the same on any machine
 FIGURES = ("iou", "f1", "precision", "recall", "boundary_f1", "boundary_distance_px")
 
 
@@ -48,32 +56,44 @@ class Study:
         name: Of the study, such as `losses`.
         settings: What is compared, by the name that tables show.
         seeds: Each setting is trained once with each.
+        epochs: Passes over the training patches of each training, at most.
         wet_share: Patches are left out until about this share of the pixels is wet; None takes all.
     """
 
     name: str
     settings: Mapping[str, Params]
     seeds: int
+    epochs: int
     wet_share: float | None = None
 
 
-def study_losses(params: Params, seeds: int, wet_share: float | None) -> Study:
-    """Compare the losses; class weights by inverse frequency."""
+def loss_settings(params: Params) -> dict[str, Params]:
+    """Return the settings with each loss; class weights by inverse frequency."""
     settings = {}
     for name, terms in LOSSES.items():
         changed = {"auto": False, "terms": dict(terms), "class_weights": "inverse_frequency"}
         loss = params.loss.model_copy(update=changed)
         settings[name] = params.model_copy(update={"loss": loss})
-    return Study("losses", settings, seeds, wet_share)
+    return settings
 
 
-def study_skips(params: Params, seeds: int, wet_share: float | None) -> Study:
-    """Compare the network with and without skip connections."""
-    settings = {
+def skip_settings(params: Params) -> dict[str, Params]:
+    """Return the settings with and without skip connections."""
+    return {
         name: params.model_copy(update={"model": params.model.model_copy(update={"skips": skips})})
         for name, skips in (("with skips", True), ("without skips", False))
     }
-    return Study("skips", settings, seeds, wet_share)
+
+
+def input_settings(params: Params, units: str) -> dict[str, Params]:
+    """Return the settings with each normalisation of the input that suits events of these units."""
+    return {
+        name: params.model_copy(
+            update={"input": params.input.model_copy(update={"normalisation": kind})}
+        )
+        for name, kind in NORMALISATIONS.items()
+        if kind != "fixed_db" or units == "db"
+    }
 
 
 def run_study(
@@ -93,7 +113,8 @@ def run_study(
             done.
 
     Returns:
-        A row a run: `setting`, `seed`, `epochs`, `minutes`, `threshold`, and of the test patches
+        A row a run: `setting`, `seed`, `epochs`, `minutes`, `val_iou`, the best on the validation
+        patches, `threshold`, and of the test patches
         `wet_share`, the figures at the calibrated threshold, and with `default_` before their names
         at the probability 0.5 of the uncalibrated network; the baselines' `otsu_iou` and
         `fitted_threshold_iou`; `key`, which names data and settings.
@@ -109,8 +130,14 @@ def run_study(
     rows: list[dict[str, Any]] = []
     for number, (name, seed) in enumerate(runs):
         params = study.settings[name]
-        alone = {"seed": seed, "processes": 1}  # others would run all of the study again
-        params = params.model_copy(update={"train": params.train.model_copy(update=alone)})
+        train = {
+            "seed": seed,
+            "epochs": study.epochs,
+            "min_steps": 1,
+            "max_minutes": _NO_LIMIT,
+            "processes": 1,  # others would run all of the study again
+        }
+        params = params.model_copy(update={"train": params.train.model_copy(update=train)})
         key = _key(chosen, params)
         if key not in done:
             if on_run:
@@ -150,6 +177,7 @@ def _run(events: list[EventPatches], params: Params) -> dict[str, Any]:
     return {
         "epochs": len(fitted.epochs),
         "minutes": round(float(fitted.epochs["seconds"].iloc[-1]) / 60, 2),
+        "val_iou": float(fitted.epochs["val_iou"].max()),
         "threshold": fitted.threshold,
         "wet_share": test["wet_share"],
         **{name: test[name] for name in FIGURES},
