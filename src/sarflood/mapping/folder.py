@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from sarflood.mapping.exclusion import SAID, Excluded, exclusion_strips
 from sarflood.mapping.outputs import areas_of, summarise, write_mask, write_probability
 from sarflood.mapping.preview import write_preview
 from sarflood.mapping.qgis import write_layer_file
-from sarflood.mapping.scene import SceneMap
+from sarflood.mapping.scene import CACHE_BYTES, SceneMap
 from sarflood.mapping.vectors import write_vectors
 from sarflood.mapping.wanted import Wanted
 from sarflood.mapping.water import without_permanent_water
 from sarflood.mapping.zones import figures_of, read_zones
+from sarflood.raster.cache import block_cache
 from sarflood.raster.cog import write_cog
 
 FILES = {
@@ -61,7 +63,12 @@ def write_map(
     """
     wanted, started = wanted or Wanted(), time.monotonic()
     make_folder(out)
-    with _writing(out), tempfile.TemporaryDirectory(prefix=".map-", dir=out) as folder:
+    with (
+        _writing(out),
+        tempfile.TemporaryDirectory(prefix=".map-", dir=out) as folder,
+        block_cache(CACHE_BYTES),
+        ThreadPoolExecutor(1) as beside,
+    ):
         made = {name: Path(folder) / file for name, file in FILES.items()}
         found: dict[str, Any] = {}
         if wanted.permanent_water:
@@ -73,16 +80,19 @@ def write_map(
             named = read_zones(wanted.zones, wanted.zone_field, result.crs, result.grid)
             zones = figures_of(named, result)
             found["zones"] = [zone.as_json() for zone in zones]
-        write_mask(result, made["mask"])
-        write_probability(result, made["probability"])
-        found["excluded"] = _write_exclusion(result, made["exclusion"], wanted)
+        # The vectors take one core.
+        rasters = beside.submit(_write_rasters, result, made, wanted)
+        preview = beside.submit(
+            write_preview, result, made["preview"], version=version, scene=origin["scene"]
+        )
         found |= write_vectors(
             areas_of(result), result.grid, made["polygons"], made["geopackage"], wanted, zones
         )
+        found["excluded"] = rasters.result()
+        preview.result()
         title = f"{out.resolve().name}, flood-unet {version}"
         label = result.manifest.label
         write_layer_file(made["layers"], title, label, result.crs, has_zones=bool(zones))
-        write_preview(result, made["preview"], version=version, scene=origin["scene"])
         seconds = {**result.seconds, "writing": round(time.monotonic() - started, 3)}
         summary = {**origin, **summarise(result, version), **found, "seconds": seconds}
         write_json(made["summary"], summary)
@@ -113,11 +123,13 @@ def _writing(out: Path) -> Iterator[None]:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def _write_exclusion(result: SceneMap, path: Path, wanted: Wanted) -> dict[str, Any]:
-    """Write where not to trust the map; return how much that is."""
+def _write_rasters(result: SceneMap, made: Mapping[str, Path], wanted: Wanted) -> dict[str, Any]:
+    """Write mask, probability, and where not to trust the map; return how much that is."""
+    write_mask(result, made["mask"])
+    write_probability(result, made["probability"])
     excluded = Excluded()
     write_cog(
-        path,
+        made["exclusion"],
         exclusion_strips(result, wanted.terrain, excluded),
         result.mask.shape,
         crs=result.crs,

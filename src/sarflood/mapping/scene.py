@@ -27,7 +27,7 @@ from sarflood.raster.grid import Grid
 from sarflood.raster.patch import UNKNOWN, WET
 from sarflood.raster.safe import MAX_MEGAPIXELS
 
-_CACHE_BYTES = 1 << 27  # of GDAL; each block is read once
+CACHE_BYTES = 1 << 27  # of GDAL; each block is read once, and written once
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def answer_strips(
     if model.engine is not None:
         torch.set_num_threads(1)
     with (
-        block_cache(_CACHE_BYTES),
+        block_cache(CACHE_BYTES),
         open_scene(model.manifest, scene, pre, max_megapixels=max_megapixels) as bands,
         ThreadPoolExecutor(1) as writer,
     ):
