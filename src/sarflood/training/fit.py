@@ -222,7 +222,7 @@ def _scale(
     return (0.0,) * len(bands), (1.0,) * len(bands)
 
 
-def _precision() -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+def precision() -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     """Choose half precision on GPUs alone: on a CPU without AMX bfloat16 is 20 times slower."""
     if not torch.cuda.is_available():
         return "32-true"
@@ -234,7 +234,7 @@ def _trainer(params: TrainParams) -> L.Trainer:
         accelerator="auto",
         devices=params.processes,
         strategy="ddp" if params.processes > 1 else "auto",
-        precision=_precision(),
+        precision=precision(),
         max_epochs=-1,  # the module ends it
         gradient_clip_val=GRADIENT_NORM,
         logger=False,
