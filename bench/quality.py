@@ -5,7 +5,8 @@ were made for 90 minutes. Test patches are scored once, after training. Parts:
 
 - alabama: test patches apart in space, and of their pixels those outside permanent water;
 - ombria: groups of scenes that training does not know, in five folds that test each scene once;
-- own: OMBRIA's published split, whose parts show the same scenes;
+- own: OMBRIA's published split, whose parts show the same scenes; validation patches are drawn from
+  its training part at random, so that they leak as the test patches do;
 - france: trained on one half of France with OMBRIA, tested on the other half, and on OMBRIA's test
   patches against a model that does not know France;
 - light: folds of OMBRIA with the light variant, which gets as many epochs as the plain one had,
@@ -204,8 +205,8 @@ def _own(bench: _Bench, _folds: int) -> list[Claim]:
     event = bench.event("ombria")
     split = split_events([event], bench.params.split)
     published = split["id"].str.endswith("-test")
-    val = (split["split"] == VAL) & ~published
-    split = split.assign(split=np.select([published, val], [TEST, VAL], TRAIN))
+    drawn = np.random.default_rng(0).random(len(split)) < bench.params.split.val_share
+    split = split.assign(split=np.select([published, drawn], [TEST, VAL], TRAIN))
     test = bench.run("ombria, published split", [event], split)[0]["test"]
     how = "OMBRIA's published, leaking split"
     return [

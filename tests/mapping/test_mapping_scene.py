@@ -104,6 +104,15 @@ def test_the_edge_of_a_swath_is_no_data_as_processors_write_it(
     assert np.array_equal(np.flatnonzero((result.mask == 255).all(axis=1)), np.arange(40))
 
 
+def test_what_a_mask_band_hides_is_no_data(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", speckle(2, 200, 200), nodata=None)
+    hidden = np.zeros((200, 200), bool)
+    hidden[30:60, 40:90] = True
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(~hidden)
+    assert np.array_equal(mapped(tiny_model(), path).mask == 255, hidden)
+
+
 def test_linear_power_gives_the_map_of_its_decibels(tmp_path: Path) -> None:
     image = speckle(2, 300, 280)
     image[0, 0, :10] = np.nan
@@ -165,6 +174,18 @@ def test_a_scene_from_before_on_another_grid_is_aligned(tmp_path: Path, other: s
     inner = (slice(20, -20), slice(20, -20))
     assert np.abs(now - before)[inner].max() < 0.1
     assert (mapped(model, post, pre).mask[inner] != 255).all()
+
+
+def test_grey_levels_from_before_are_no_data_where_their_other_grid_does_not_reach(
+    tmp_path: Path,
+) -> None:
+    grey = (speckle(1, 200, 200) + 40).clip(1, 255).astype(np.uint8)
+    post = write_scene(tmp_path / "post.tif", grey, ("VV",), nodata=None)
+    moved = UTM @ Affine.translation(100.5, 0)
+    pre = write_scene(tmp_path / "pre.tif", grey, ("VV",), nodata=None, transform=moved)
+    mask = mapped(tiny_model(("vv", "vv_pre"), units="uint8"), post, pre).mask
+    assert (mask[:, :100] == 255).all()
+    assert (mask[:, 102:] != 255).all()
 
 
 def test_grey_levels_are_mapped_by_a_model_of_grey_levels(tmp_path: Path) -> None:

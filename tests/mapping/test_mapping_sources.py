@@ -16,7 +16,7 @@ from tiny import speckle, write_package, write_scene
 
 from sarflood.errors import InputError, NetworkError
 from sarflood.mapping.scenes import Job, map_into, scratch_folder
-from sarflood.mapping.sources import bring, find_scene
+from sarflood.mapping.sources import bring, find_scene, with_scene_before
 
 IMAGE = speckle(2, 200, 150)
 
@@ -71,6 +71,27 @@ def test_polarisations_in_files_of_their_own_are_one_scene(
         path.unlink()
     with pytest.raises(InputError, match=r"beira-2019-03-19: no scene\.tif"):
         take(tmp_path, folder)
+
+
+def test_the_scene_before_may_be_a_folder_of_polarisations_and_nothing_else_is_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    flood = find_scene(write_scene(tmp_path / "whole.tif", IMAGE, ("VV", "VH")))
+    before = find_scene(write_apart(tmp_path / "beira-2019-03-07", IMAGE))
+    both = with_scene_before(flood, before)
+    assert both.scene == tmp_path / "whole.tif"
+    assert both.pre == {name: before.paths[at] for at, name in enumerate(("vv", "vh"))}
+    (tmp_path / "empty").mkdir()
+    item = write_item(tmp_path / "here", IMAGE)
+    for one, other, why in (
+        (both, before, "whole: names what was there before"),
+        (find_scene(item), before, "item.json: names what was there before"),
+        (flood, find_scene(item), "item.json: a STAC item"),
+        (flood, both, "whole: a scene with one from before it"),
+        (flood, find_scene(tmp_path / "empty"), r"empty: no scene\.tif"),
+    ):
+        with pytest.raises(InputError, match=why):
+            with_scene_before(one, other)
 
 
 def test_an_item_on_disk_is_mapped_anew_where_its_files_change(

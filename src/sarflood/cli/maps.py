@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,13 @@ def map_(
         ),
     ],
     folder: Annotated[Path, typer.Option("--out", help="Where the maps go.")],
-    pre: Annotated[Path | None, typer.Option(help="GeoTIFF from before the flood.")] = None,
+    pre: Annotated[
+        Path | None,
+        typer.Option(
+            help="From before the flood: GeoTIFF, SAFE folder of a GRD product, or folder with "
+            "scene.tif, or scene_vv.tif and scene_vh.tif."
+        ),
+    ] = None,
     version: Annotated[str | None, typer.Option(help="By default the one in production.")] = None,
     min_area: Annotated[
         float, typer.Option(min=0, max=1e9, help="Smaller wet areas, in m², get no polygon.")
@@ -148,15 +153,13 @@ def _map_scene(
 
     from sarflood.mapping.folder import FILES
     from sarflood.mapping.scenes import Job, map_into, scratch_folder
-    from sarflood.mapping.sources import find_scene
+    from sarflood.mapping.sources import find_scene, with_scene_before
     from sarflood.params import load_params
     from sarflood.promotion.registry import fetch_version, find_version
 
     files = find_scene(source)
-    if pre and (files.item or files.pre):
-        raise InputError(f"{source}: names what was there before the flood itself; leave out --pre")
     if pre:
-        files = replace(files, files=(*files.files, ("pre", pre.resolve())))
+        files = with_scene_before(files, find_scene(pre))
     found = find_version(place, version)
     may_round = load_params(place.params).serving.engine == "auto"
     with scratch_folder(folder) as scratch, Progress(console=err, transient=True) as progress:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.coords import disjoint_bounds
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -291,10 +291,16 @@ def _aligned(first: _Source, other: _Source, stack: ExitStack) -> _Source:
         bounds = transform_bounds(other.dataset.crs, first.dataset.crs, *other.dataset.bounds)
         meet = not disjoint_bounds(first.dataset.bounds, bounds)
         nodata = other.dataset.nodata
-        if nodata is None and other.units != "uint8":
-            nodata = np.nan
-        resampling = Resampling.bilinear
-        warped = WarpedVRT(other.dataset, nodata=nodata, resampling=resampling, **target)
+        # Grey levels have no value left for what lies beyond the file: an alpha band says it.
+        hidden = any(MaskFlags.alpha in flags for flags in other.dataset.mask_flag_enums)
+        grey = other.units == "uint8" and nodata is None and not hidden
+        warped = WarpedVRT(
+            other.dataset,
+            nodata=np.nan if nodata is None and other.units != "uint8" else nodata,
+            add_alpha=grey,
+            resampling=Resampling.bilinear,
+            **target,
+        )
     except (RasterioError, ValueError) as error:
         raise InputError(
             f"{other.path}: not on the grid of {first.path} ({what}), and cannot be warped there: "

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sarflood.errors import InputError
@@ -41,7 +41,7 @@ class SceneFiles:
         """The flood: a file, or one for each polarisation."""
         found = of_date(dict(self.files), "scene")
         if found is None:
-            raise InputError(f"{self.name}: no scene.tif, and no scene_vv.tif with scene_vh.tif")
+            raise InputError(f"{self.name}: no scene.tif, nor scene_vv.tif and scene_vh.tif")
         return found
 
     @property
@@ -90,6 +90,27 @@ def find_scene(source: str | Path) -> SceneFiles:
     if not path.is_dir() or is_safe(path):
         return SceneFiles(path.resolve().stem, (("scene", path),))
     return SceneFiles(path.resolve().name, _in_folder(path))
+
+
+def with_scene_before(flood: SceneFiles, before: SceneFiles) -> SceneFiles:
+    """Return a scene with the files of one from before the flood.
+
+    Raises:
+        InputError: `flood` names what was there before itself; `before` is a STAC item, has a scene
+            from before as well, or no scene.
+    """
+    if flood.item or flood.pre:
+        raise InputError(
+            f"{flood.item or flood.name}: names what was there before the flood itself; leave out "
+            "--pre"
+        )
+    if before.item or before.pre:
+        what = "a STAC item" if before.item else "a scene with one from before it"
+        raise InputError(f"--pre {before.item or before.name}: {what}; name a scene's own files")
+    if not before.files:
+        raise InputError(f"--pre {before.name}: no scene.tif, nor scene_vv.tif and scene_vh.tif")
+    files = ((name.replace("scene", "pre", 1), path) for name, path in before.files)
+    return replace(flood, files=(*flood.files, *files))
 
 
 def find_scenes(sources: Iterable[str | Path]) -> list[SceneFiles]:
