@@ -188,6 +188,9 @@ def test_intervals_hold_the_figure_and_are_drawn_from_blocks_of_ground(
     for name in ("iou", "fitted_threshold_iou", "otsu_f1"):
         assert test[f"{name}_low"] < test[name] < test[f"{name}_high"], name
     assert test["blocks"] == found.patches["block"].nunique() <= 23
+    wetter = found.metrics["wet_shares"]["to_20"]
+    assert wetter["iou_low"] < wetter["iou"] < wetter["iou_high"]
+    assert wetter["blocks"] < test["blocks"]
     of_event = found.patches.groupby("block")["event"].nunique()
     assert (of_event == 1).all(), "a block lies in one event"
     grid = [e.index.assign(grid="g", row=0, col=range(len(e.index))) for e in events]
@@ -231,6 +234,7 @@ def test_what_lies_outside_permanent_water_is_scored_apart(
     assert outside["pixels"] == int(((truth != 255) & (all_water == 0)).sum())
     assert outside["fitted_threshold_iou"] > 0.8
     assert outside["iou"] < metrics["events"]["east"]["iou"]
+    assert outside["iou_low"] < outside["iou"] < outside["iou_high"] < metrics["test"]["iou_high"]
     assert metrics["test"] == evaluate(model, events, split).metrics["test"]
 
 

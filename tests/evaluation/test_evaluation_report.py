@@ -186,6 +186,9 @@ def test_the_report_has_each_picture_and_each_kind_of_patch(
     assert f"{evaluation.metrics['test']['accuracy']:.3f}" in text
     dry = evaluation.metrics["wet_shares"]["0"]
     assert f"Accuracy on {dry['patches']} dry patches" in text
+    wetter = evaluation.metrics["wet_shares"]["to_20"]
+    iou, low, high = (f"{wetter[name]:.3f}" for name in ("iou", "iou_low", "iou_high"))
+    assert f"{iou} ({low} to {high})" in text
 
 
 def test_a_held_out_event_is_marked_and_no_test_patch(

@@ -41,37 +41,39 @@ def figures(patches: pd.DataFrame) -> dict[str, Any]:
         patches: `Evaluation.patches`, or rows of it.
 
     Returns:
-        For the model, and with a prefix for each baseline: those of `Counts.metrics` of all pixels
-        together; `iou_low`, `iou_high`, `f1_low`, `f1_high`, the ends of their 95 % intervals;
-        `patch_iou` and `patch_mean_iou`, means over the patches that have one; `boundary_f1`,
+        Those of `plain_figures`, and for the model and each baseline: `patch_iou` and
+        `patch_mean_iou`, means over the patches that have one; `boundary_f1`,
         `boundary_distance_px`, and `boundary_distance_m` where all patches have a georeference.
-        And `patches`, `blocks` (of ground, which the intervals are drawn from), `pixels` (that are
-        labelled), `wet_share`.
     """
-    found: dict[str, Any] = {}
-    counts = np.stack([patches[_columns(prefix, COUNTS)].to_numpy(np.int64) for prefix in METHODS])
-    intervals = bootstrap(counts[..., :3].swapaxes(0, 1), patches["block"].to_numpy(np.int64))
-    for number, prefix in enumerate(METHODS):
-        one = pooled_counts(patches, prefix).metrics() | _by_patch(counts[number])
-        for name, interval in zip(("iou", "f1"), intervals, strict=True):
-            one[f"{name}_low"], one[f"{name}_high"] = interval[number] or (None, None)
-        one |= _borders(patches, prefix)
+    found = plain_figures(patches)
+    for prefix in METHODS:
+        one = _by_patch(_counts(patches, prefix)) | _borders(patches, prefix)
         found |= {f"{prefix}{name}": value for name, value in one.items()}
-    return found | _size(patches, "") | {"blocks": int(patches["block"].nunique())}
+    return found
 
 
 def plain_figures(patches: pd.DataFrame, kind: str = "") -> dict[str, Any]:
-    """Return the figures of `Counts.metrics` for each method, `patches`, `pixels`, `wet_share`.
+    """Return the figures of all pixels of a group of patches together.
 
     Args:
         patches: `Evaluation.patches`, or rows of it.
         kind: `outside_` for the pixels outside permanent water alone.
+
+    Returns:
+        For the model, and with a prefix for each baseline: those of `Counts.metrics`, and
+        `iou_low`, `iou_high`, `f1_low`, `f1_high`, the ends of their 95 % intervals. And `patches`,
+        `blocks` (of ground, which the intervals are drawn from), `pixels` (that are labelled),
+        `wet_share`.
     """
     found: dict[str, Any] = {}
-    for prefix in METHODS:
+    counts = np.stack([_counts(patches, f"{kind}{prefix}")[:, :3] for prefix in METHODS], axis=1)
+    intervals = bootstrap(counts, patches["block"].to_numpy(np.int64))
+    for number, prefix in enumerate(METHODS):
         one = pooled_counts(patches, f"{kind}{prefix}").metrics()
+        for name, interval in zip(("iou", "f1"), intervals, strict=True):
+            one[f"{name}_low"], one[f"{name}_high"] = interval[number] or (None, None)
         found |= {f"{prefix}{name}": value for name, value in one.items()}
-    return found | _size(patches, kind)
+    return found | _size(patches, kind) | {"blocks": int(patches["block"].nunique())}
 
 
 def wet_share_kinds(patches: pd.DataFrame) -> NDArray[np.str_]:
@@ -87,6 +89,11 @@ def by_wet_share(patches: pd.DataFrame) -> dict[str, Any]:
     return {
         kind: plain_figures(patches[kinds == kind]) for kind in WET_SHARES if (kinds == kind).any()
     }
+
+
+def _counts(patches: pd.DataFrame, prefix: str) -> NDArray[np.int64]:
+    """Return a method's counts, (N, 4): a row a patch, in the order of `COUNTS`."""
+    return patches[_columns(prefix, COUNTS)].to_numpy(np.int64)
 
 
 def _columns(prefix: str, names: tuple[str, ...]) -> list[str]:

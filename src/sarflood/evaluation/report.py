@@ -158,6 +158,12 @@ def _interval(figures: dict[str, Any], key: str) -> str:
     return "" if low is None else f"95 % in {_number(low)} to {_number(high)} · "
 
 
+def _with_interval(figures: dict[str, Any], key: str) -> str:
+    low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
+    between = "" if low is None else f" ({_number(low)} to {_number(high)})"
+    return f"{_number(figures[key])}{between}"
+
+
 def _more_figures(metrics: dict[str, Any]) -> str:
     """Tell what pooled figures hide: single patches, borders, areas, and kinds of ground."""
     test = metrics["test"]
@@ -175,12 +181,13 @@ def _more_figures(metrics: dict[str, Any]) -> str:
         )
     ]
     rows += [
-        (label, *(_number(part[f"{prefix}{key}"]) for _, prefix in methods))
+        (label, *(_with_interval(part, f"{prefix}{key}") for _, prefix in methods))
         for label, key, part in _parts(metrics)
     ]
     explained = note(
-        f"Intervals are drawn from {test['blocks']} blocks of 2×2 patches of ground (bootstrap). "
-        "The area error is what was said too much, as a share of the wet area; below 0 too little."
+        "Intervals (95 %) are drawn from blocks of 2×2 patches of ground by bootstrap, "
+        f"{test['blocks']} of them in all. The area error is what was said too much, as a share of "
+        "the wet area; below 0 too little."
     )
     header = ("", *(name for name, _ in methods))
     return section("Patches, borders, areas", table(header, rows), explained)

@@ -128,11 +128,16 @@ def _data(manifest: ModelManifest, events: Sequence[Event]) -> list[tuple[str, .
 
 
 def _figures(name: str, row: Figures) -> tuple[str, ...]:
+    names = ("f1", "precision", "recall", "otsu_iou", "fitted_threshold_iou")
+    return (name, _iou(row), *(_number(row[key]) for key in names))
+
+
+def _iou(row: Figures) -> str:
+    """Return the IoU with its 95 % interval."""
     interval = ""
     if row["iou_low"] is not None:
         interval = f" ({row['iou_low']:.3f} to {row['iou_high']:.3f})"
-    names = ("f1", "precision", "recall", "otsu_iou", "fitted_threshold_iou")
-    return (name, f"{_number(row['iou'])}{interval}", *(_number(row[key]) for key in names))
+    return f"{_number(row['iou'])}{interval}"
 
 
 def _weaknesses(metrics: Figures, patches: pd.DataFrame) -> list[str]:
@@ -148,9 +153,7 @@ def _weaknesses(metrics: Figures, patches: pd.DataFrame) -> list[str]:
         if len(scored) > 1:
             worst = min(scored, key=lambda name: float(scored[name]["iou"]))
             row = scored[worst]
-            said.append(
-                f"- worst {kind}: {worst}, IoU {_number(row['iou'])} on {row['patches']} patches"
-            )
+            said.append(f"- worst {kind}: {worst}, IoU {_iou(row)} on {row['patches']} patches")
     dry = metrics["wet_shares"].get("0")
     if dry and dry["accuracy"] is not None:
         said.append(
@@ -158,7 +161,7 @@ def _weaknesses(metrics: Figures, patches: pd.DataFrame) -> list[str]:
         )
     outside = metrics["outside_permanent_water"]
     if outside:
-        said.append(f"- outside permanent water: IoU {_number(outside['iou'])}")
+        said.append(f"- outside permanent water: IoU {_iou(outside)}")
     for name, row in {"all test patches": metrics["test"], **metrics["events"]}.items():
         for title, key in (
             ("Otsu's threshold", "otsu_iou"),
