@@ -75,7 +75,7 @@ def _plot(runs: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     order = runs.groupby("setting", sort=False)["val_iou"].mean().sort_values(kind="stable").index
-    figure = Figure(figsize=(7, 1.2 + 0.42 * len(order)), layout="constrained")
+    figure = Figure(figsize=(7, 1.5 + 0.42 * len(order)), layout="constrained")
     axes = figure.add_subplot()
     for column, label, colour, off in (
         ("default_iou", "at 0.5", "#E69F00", -0.15),
@@ -92,8 +92,9 @@ def _plot(runs: pd.DataFrame, path: Path) -> None:
         runs["fitted_threshold_iou"].iloc[0], color="#6B7280", linestyle="--", label="fitted"
     )
     axes.set(xlabel="IoU of wet pixels, test patches; a dot a seed", xlim=(0, 1))
+    axes.set_ylim(-0.5, len(order) - 0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     with mpl.rc_context({"svg.hashsalt": "sarflood"}):
         canvas = FigureCanvasSVG(figure)
         canvas.print_figure(path, format="svg", metadata={"Date": None, "Creator": None})
