@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,57 +36,80 @@ Epochs = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="Folder for runs, table and picture.")]
 
 
-@study.command()
-def losses(
-    folder: Out,
-    event: Events = None,
-    seeds: Seeds = 3,
-    epochs: Epochs = 10,
-    wet_share: WetShare = None,
-    workspace: Where = None,
-) -> None:
-    """Train with each loss, same budget, several seeds; leaves losses.md and losses.svg.
+_COMPARED = {
+    "losses": """Train with each loss, same budget, several seeds; leaves losses.md and losses.svg.
 
     What was run already is kept in losses.csv, so that a study that was ended goes on.
 
     Example: `sarflood study losses --event ombria --wet-share 0.08 --out studies`
-    """
-    _study(workspace, "losses", folder, event, seeds, epochs, wet_share)
-
-
-@study.command()
-def skips(
-    folder: Out,
-    event: Events = None,
-    seeds: Seeds = 3,
-    epochs: Epochs = 10,
-    wet_share: WetShare = None,
-    workspace: Where = None,
-) -> None:
-    """Train with and without skip connections; leaves skips.md and skips.svg.
+    """,
+    "skips": """Train with and without skip connections; leaves skips.md and skips.svg.
 
     Example: `sarflood study skips --event alabama-2019 --out studies`
-    """
-    _study(workspace, "skips", folder, event, seeds, epochs, wet_share)
-
-
-@study.command()
-def inputs(
-    folder: Out,
-    event: Events = None,
-    seeds: Seeds = 3,
-    epochs: Epochs = 10,
-    wet_share: WetShare = None,
-    workspace: Where = None,
-) -> None:
-    """Train with each `input.normalisation`; leaves inputs.md and inputs.svg.
+    """,
+    "inputs": """Train with each `input.normalisation`; leaves inputs.md and inputs.svg.
 
     With an event in `split.leave_out` of params.yaml it shows which of them travels: that event is
     for testing, the others for training.
 
     Example: `sarflood study inputs --event ombria --event france --out studies`
-    """
-    _study(workspace, "inputs", folder, event, seeds, epochs, wet_share)
+    """,
+}
+
+
+def _compare(
+    context: typer.Context,
+    folder: Out,
+    event: Events = None,
+    seeds: Seeds = 3,
+    epochs: Epochs = 10,
+    wet_share: WetShare = None,
+    workspace: Where = None,
+) -> None:
+    """Run the study that the command is named by."""
+    from rich.progress import Progress
+
+    from sarflood.mapping.folder import make_folder
+    from sarflood.params import load_params
+    from sarflood.sources.event import common_kind
+    from sarflood.studies.results import markdown, write_results
+    from sarflood.studies.study import (
+        Study,
+        input_settings,
+        loss_settings,
+        run_study,
+        skip_settings,
+    )
+
+    name = str(context.info_name)
+    place = find_workspace(workspace)
+    params = load_params(place.params)
+    events = _labelled(place, event)
+    _, units = common_kind(item.event for item in events)
+    settings = {
+        "losses": loss_settings(params),
+        "skips": skip_settings(params),
+        "inputs": input_settings(params, units),
+    }[name]
+    chosen = Study(name, settings, seeds, epochs, wet_share)
+    make_folder(folder)
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task(name, total=len(chosen.settings) * seeds)
+
+        def on_run(setting: str, seed: int, done: int, total: int) -> None:
+            progress.update(task, completed=done, description=f"{setting}, seed {seed}")
+            if not err.is_terminal:
+                err.print(f"{done + 1}/{total}: {setting}, seed {seed}", highlight=False)
+
+        runs = run_study(chosen, events, folder / f"{name}.csv", on_run)
+    named = ", ".join(item.event.id for item in events)
+    paths = write_results(folder, chosen, runs, named)
+    typer.echo(markdown(chosen, runs, named))
+    err.print("in " + " and ".join(map(str, paths)), highlight=False, soft_wrap=True)
+
+
+for _name, _help in _COMPARED.items():
+    study.command(_name, help=cleandoc(_help))(_compare)
 
 
 @study.command()
@@ -134,52 +158,3 @@ def _labelled(place: Workspace, wanted: list[str] | None) -> list[EventPatches]:
     if not chosen:
         raise InputError(f"{place.events}: no labelled event; ingest one first")
     return chosen
-
-
-def _study(
-    workspace: Path | None,
-    name: str,
-    folder: Path,
-    event: list[str] | None,
-    seeds: int,
-    epochs: int,
-    wet_share: float | None,
-) -> None:
-    from rich.progress import Progress
-
-    from sarflood.mapping.folder import make_folder
-    from sarflood.params import load_params
-    from sarflood.sources.event import common_kind
-    from sarflood.studies.results import markdown, write_results
-    from sarflood.studies.study import (
-        Study,
-        input_settings,
-        loss_settings,
-        run_study,
-        skip_settings,
-    )
-
-    place = find_workspace(workspace)
-    params = load_params(place.params)
-    events = _labelled(place, event)
-    _, units = common_kind(item.event for item in events)
-    settings = {
-        "losses": loss_settings(params),
-        "skips": skip_settings(params),
-        "inputs": input_settings(params, units),
-    }[name]
-    chosen = Study(name, settings, seeds, epochs, wet_share)
-    make_folder(folder)
-    with Progress(console=err, transient=True) as progress:
-        task = progress.add_task(name, total=len(chosen.settings) * seeds)
-
-        def on_run(setting: str, seed: int, done: int, total: int) -> None:
-            progress.update(task, completed=done, description=f"{setting}, seed {seed}")
-            if not err.is_terminal:
-                err.print(f"{done + 1}/{total}: {setting}, seed {seed}", highlight=False)
-
-        runs = run_study(chosen, events, folder / f"{name}.csv", on_run)
-    named = ", ".join(item.event.id for item in events)
-    paths = write_results(folder, chosen, runs, named)
-    typer.echo(markdown(chosen, runs, named))
-    err.print("in " + " and ".join(map(str, paths)), highlight=False, soft_wrap=True)

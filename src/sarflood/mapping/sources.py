@@ -41,7 +41,7 @@ class SceneFiles:
         """The flood: a file, or one for each polarisation."""
         found = of_date(dict(self.files), "scene")
         if found is None:
-            raise InputError(f"{self.name}: no scene.tif, nor scene_vv.tif and scene_vh.tif")
+            raise _without_scene(self.name)
         return found
 
     @property
@@ -108,7 +108,7 @@ def with_scene_before(flood: SceneFiles, before: SceneFiles) -> SceneFiles:
         what = "a STAC item" if before.item else "a scene with one from before it"
         raise InputError(f"--pre {before.item or before.name}: {what}; name a scene's own files")
     if not before.files:
-        raise InputError(f"--pre {before.name}: no scene.tif, nor scene_vv.tif and scene_vh.tif")
+        raise _without_scene(before.name)
     files = ((name.replace("scene", "pre", 1), path) for name, path in before.files)
     return replace(flood, files=(*flood.files, *files))
 
@@ -146,6 +146,10 @@ def bring(item: str, folder: Path) -> SceneFiles:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fetch_stac(item, folder)
     return SceneFiles(folder.name, _in_folder(folder), item)
+
+
+def _without_scene(name: str) -> InputError:
+    return InputError(f"{name}: no scene.tif, nor scene_vv.tif and scene_vh.tif")
 
 
 def _in_folder(folder: Path) -> tuple[tuple[str, Path], ...]:
