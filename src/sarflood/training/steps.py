@@ -36,6 +36,7 @@ from sarflood.training.curve import Epoch
 
 WARM_UP = 0.1  # share of a cycle in which the learning rate rises
 MOST_CYCLES, LEAST_EPOCHS = 4, 3  # the latter of the first one
+LAST_EPOCHS = 5  # whose median says how long one takes
 
 
 class Training(L.LightningModule):
@@ -188,9 +189,15 @@ class Training(L.LightningModule):
         }
 
     def _fitting(self, epoch: int, seconds: float) -> int:
-        """Return how many epochs there will be, the given one being done after so many seconds."""
+        """Return how many epochs there will be, the given one being done after so many seconds.
+
+        A new plan moves the cycles, so it does not follow from an epoch or two in which the machine
+        stood still or was busy.
+        """
+        ends = [0.0, *(done.seconds for done in self.curve), seconds][-LAST_EPOCHS - 1 :]
+        pace = float(np.median(np.diff(ends)))
         left = self._params.max_minutes * 60 - seconds
-        return min(self._most_epochs, max(epoch + int(left / (seconds / epoch)), epoch))
+        return min(self._most_epochs, max(epoch + int(left / max(pace, 0.01)), epoch))
 
     def _plan(self, last: Epoch) -> None:
         """Fit the number of epochs to the time that is left; end where a cycle was in vain."""
