@@ -9,7 +9,14 @@ from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
-from flows.support import RETRIED, end_of_maps, fan_out, open_workspace
+from flows.support import (
+    RETRIED,
+    at_once,
+    end_of_maps,
+    fan_out,
+    open_workspace,
+    submitted_ahead,
+)
 from sarflood.mapping.folder import FILES
 from sarflood.mapping.scenes import (
     Begun,
@@ -75,14 +82,15 @@ def map_scenes(
             failed[name] = str(error)
             logger.warning("%s: failed: %s", name, error)
 
-        looking = {
-            job: runner.submit(look, {"job": job, "seen": seen[job], "in_parts": in_parts})
-            for job in jobs
-        }
         mapping: dict[Job, list[PrefectFuture[Any]]] = {}
-        for job, looked in looking.items():
+        # Scenes are brought while those before are mapped, not all of them first.
+        for job, looking in submitted_ahead(
+            jobs,
+            lambda job: runner.submit(look, {"job": job, "seen": seen[job], "in_parts": in_parts}),
+            at_once(runner),
+        ):
             try:
-                begun = looked.result()
+                begun = looking.result()
             except Exception as error:  # noqa: BLE001 - whatever became of one, the others go on
                 fails(job.scene.name, error)
                 continue

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 # GTO sets logging up as it is imported, and waits for Prefect's log to be sent while it holds the
@@ -30,6 +32,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
+from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
 
     from sarflood.ingest.reading import Workers  # imports rasterio and pandas
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class _PlainErrors(logging.Filter):
@@ -231,6 +237,25 @@ def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTa
             if not client.nthreads():
                 get_run_logger().warning("%s has no worker yet; waiting", runner.address)
         yield runner
+
+
+def at_once(runner: ThreadPoolTaskRunner[Any] | DaskTaskRunner) -> int:
+    """Return how many tasks a runner works on at a time, at the moment."""
+    if isinstance(runner, ThreadPoolTaskRunner):
+        return SCENES_AT_ONCE
+    client: Any = runner.client
+    threads: dict[str, int] = client.nthreads()
+    return max(SCENES_AT_ONCE, sum(threads.values()))
+
+
+def submitted_ahead(
+    items: Sequence[_Item], submit: Callable[[_Item], PrefectFuture[_Result]], most: int
+) -> Iterator[tuple[_Item, PrefectFuture[_Result]]]:
+    """Submit a task for each item, and give both in order; `most` are ahead of what was given."""
+    waiting, ahead = iter(items), deque[PrefectFuture[_Result]]()
+    for item in items:
+        ahead.extend(map(submit, itertools.islice(waiting, most - len(ahead))))
+        yield item, ahead.popleft()
 
 
 def end_of_maps(

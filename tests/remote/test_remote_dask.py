@@ -137,6 +137,23 @@ class TestLoopback:
             found = (out / f"item{number}" / "flood.tif").read_bytes()
             assert found == expected[f"scene{number}/flood.tif"]
 
+    def test_an_item_is_brought_while_those_before_it_are_mapped(self, loopback: Setting) -> None:
+        set_dask(loopback.workspace, None)
+        site, out = loopback.folder / "many", loopback.folder / "in-turn"
+        for number in range(8):
+            write_item(site / str(number), speckle(2, 100, 100, number), f"item{number}")
+        there: dict[str, bool] = {}
+
+        class Asked(list[str]):
+            def append(self, path: str) -> None:
+                there[path] = (out / "item0" / "summary.json").exists()
+
+        with serving(site, Asked(), set()) as address:
+            items = [f"{address}/{number}/item.json" for number in range(8)]
+            code, _, err = loopback.cluster.ran(loopback.workspace, "map", *items, "--out", out)
+        assert code == 0, err
+        assert [there[f"/{number}/scene_vv.tif"] for number in (0, 7)] == [False, True]
+
     def test_an_event_has_the_same_bytes(self, loopback: Setting) -> None:
         cluster, place = loopback.cluster, loopback.workspace
         set_dask(place, cluster.address)

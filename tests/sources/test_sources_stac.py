@@ -14,6 +14,7 @@ import numpy as np
 import pystac
 import pytest
 from affine import Affine
+from tiny import full_disk
 
 from sarflood.errors import InputError, NetworkError, SarfloodError
 from sarflood.sources import remote, stac
@@ -220,6 +221,19 @@ def test_a_download_that_breaks_off_is_an_error(
 
     server[1].special["/one-vh.tif"] = broken
     refused(f"{server[0]}/one.json", tmp_path, NetworkError, r"one-vh\.tif: does not answer as it")
+
+
+@pytest.mark.parametrize("from_afar", [False, True])
+def test_a_full_disk_is_said(
+    from_afar: bool,
+    tmp_path: Path,
+    server: tuple[str, type[Served]],
+    write_raster: WriteRaster,
+) -> None:
+    path = item(tmp_path / "site", write_raster)
+    source = f"{server[0]}/one.json" if from_afar else str(path)
+    with full_disk():
+        refused(source, tmp_path, SarfloodError, r"one\.json: cannot be brought .*disk full\?")
 
 
 def test_a_missing_asset_and_too_large_ones_are_named(

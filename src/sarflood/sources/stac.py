@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 import yaml
 
-from sarflood.errors import InputError
+from sarflood.errors import InputError, SarfloodError
 from sarflood.files import replacing, write_text
 from sarflood.sources.manifest import MANIFEST
 
@@ -57,10 +57,15 @@ def fetch_stac(source: str, folder: Path) -> Path:
         InputError: It is no STAC, names no VV and VH, or names something that it must not: a local
             file from afar or outside of the catalogue's folder.
         NetworkError: An address does not answer, or breaks off.
+        SarfloodError: It cannot be written, such as on a full disk.
     """
     folder.mkdir(parents=True)
     try:
         _fetch(source, folder)
+    except OSError as error:
+        shutil.rmtree(folder)
+        said = error.strerror or error
+        raise SarfloodError(f"{source}: cannot be brought ({said}); is the disk full?") from error
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -186,15 +191,17 @@ def _suffix(asset: pystac.Asset) -> str:
 def _bring(io: GuardedIO, base: str, address: str, target: Path) -> None:
     """Copy or download a file, whole or not at all."""
     _check_address(base, address)
-    with replacing(target) as temporary:
-        if is_remote(address):
-            with temporary.open("wb") as file:
-                file.writelines(io.pieces(address, MAX_ASSET_BYTES))
-            return
-        try:
-            shutil.copyfile(address, temporary)
-        except OSError as error:
-            raise InputError(f"{address}: cannot be read: {error.strerror}") from error
+    pieces = io.pieces(address, MAX_ASSET_BYTES) if is_remote(address) else _pieces(Path(address))
+    with replacing(target) as temporary, temporary.open("wb") as file:
+        file.writelines(pieces)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from iter(partial(file.read, 1 << 20), b"")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _file_name(text: str) -> str:
