@@ -61,15 +61,18 @@ def network_params(**changes: Any) -> ModelParams:
     return ModelParams(**(settings | changes))
 
 
-def tiny_model(bands: tuple[str, ...] = ("vv", "vh"), units: str = "db") -> FloodModel:
+def tiny_model(
+    bands: tuple[str, ...] = ("vv", "vh"), units: str = "db", **changes: Any
+) -> FloodModel:
     """A U-Net of width 4 and depth 2 with fixed random weights and about as much wet as dry."""
     torch.manual_seed(7)
-    network = UNet(len(bands), network_params()).eval()
+    params = network_params(**changes)
+    network = UNet(len(bands), params).eval()
     manifest = ModelManifest(
         bands=bands,
         units=units,
         label="flood",
-        network=network_params(),
+        network=params,
         input=PLAIN,
         mean=(-12.0,) * len(bands) if units == "db" else (100.0,) * len(bands),
         std=(5.0,) * len(bands) if units == "db" else (50.0,) * len(bands),

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
 from sarflood.params import Reduction
@@ -49,7 +50,8 @@ class Pixels:
         target: (N, P) uint8, the class of each pixel, or 255 for unknown.
         unknown: (N, P), whether the target is 255.
         distance: (N, K, P) in pixels, see `patches.distance`; None where no term needs it.
-        reduction: Whether sums run over the batch, or over each image with a mean over the images.
+        reduction: Whether sums run over the batch, the shares of other processes included, or over
+            each image with a mean over the images.
     """
 
     logits: Tensor
@@ -165,10 +167,15 @@ class Pixels:
     def mean(self, groups: Tensor) -> Tensor:
         """Average (G, K) over the classes, and over the groups with a labelled pixel."""
         there = (self.counts[:, 0] > 0).to(groups.dtype)
-        return (groups.mean(dim=1) * there).sum() / there.sum().clamp(min=1.0)
+        found = (groups.mean(dim=1) * there).sum()
+        if self.reduction == "batch":
+            return found
+        return _of_all_processes(found) / _of_all_processes(there.sum()).clamp(min=1.0)
 
     def _grouped(self, sums: Tensor) -> Tensor:
-        return sums.sum(dim=0, keepdim=True) if self.reduction == "batch" else sums
+        if self.reduction == "image":
+            return sums
+        return _of_all_processes(sums.sum(dim=0, keepdim=True))
 
     @cached_property
     def _known(self) -> Tensor:
@@ -179,6 +186,17 @@ class Pixels:
     @cached_property
     def _log_probability(self) -> Tensor:
         return functional.log_softmax(self._known, dim=1)
+
+
+def _of_all_processes(values: Tensor) -> Tensor:
+    """Sum over the processes that share a batch, so that the loss is that of all of it.
+
+    The gradient is summed over them as well, of which they take the mean in the end.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _TwoClassSums(torch.autograd.Function):

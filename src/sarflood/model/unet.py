@@ -8,7 +8,6 @@ at the end of the contracting path, 1×1 logits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -19,13 +18,33 @@ from torch.nn import functional
 from sarflood.params import ModelParams, Normalisation
 from sarflood.raster.patch import WET
 
-_GROUPS = 8
+_GROUP = 8  # channels
+
+
+class _GroupNorm(nn.Module):
+    """Standardises each group of eight channels, of one pixel at a time.
+
+    Wu and He (2018), https://arxiv.org/abs/1803.08494, take their statistics over all pixels as
+    well: a tile of a scene would be normalised otherwise than its neighbours, and the map have
+    seams. Pixel by pixel, as ConvNeXt does (Liu et al. 2022, https://arxiv.org/abs/2201.03545), a
+    pixel's answer is the same in a patch, a tile and a scene.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.groups = 1 if channels % _GROUP else channels // _GROUP
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        pixels = features.permute(0, 2, 3, 1)
+        grouped = pixels.reshape(*pixels.shape[:3], self.groups, -1)
+        found = functional.layer_norm(grouped, grouped.shape[-1:]).flatten(-2)
+        return (found * self.weight + self.bias).permute(0, 3, 1, 2)
 
 
 def _normalised(channels: int, kind: Normalisation) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+    return nn.BatchNorm2d(channels) if kind == "batch" else _GroupNorm(channels)
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Module:

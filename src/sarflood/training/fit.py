@@ -234,6 +234,7 @@ def _trainer(params: TrainParams) -> L.Trainer:
         accelerator="auto",
         devices=params.processes,
         strategy="ddp" if params.processes > 1 else "auto",
+        sync_batchnorm=torch.cuda.is_available(),  # on CPUs there is none
         precision=precision(),
         max_epochs=-1,  # the module ends it
         gradient_clip_val=GRADIENT_NORM,
