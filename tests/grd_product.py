@@ -80,7 +80,10 @@ def _annotation() -> str:
                 f"<latitude>{lat!r}</latitude><longitude>{lon!r}</longitude>"
                 "<height>12.5</height></geolocationGridPoint>"
             )
-    return f"<product><geolocationGrid>{''.join(points)}</geolocationGrid></product>"
+    flown = "<generalAnnotation><productInformation><pass>Descending</pass>"
+    flown += "</productInformation></generalAnnotation>"
+    grid = f"<geolocationGrid>{''.join(points)}</geolocationGrid>"
+    return f"<product>{flown}{grid}</product>"
 
 
 def _listed(values: NDArray[np.float64]) -> str:

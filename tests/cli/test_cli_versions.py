@@ -179,7 +179,7 @@ class TestMap:
     @pytest.mark.parametrize(
         ("words", "why"),
         [
-            ("--dem dem.tif", "--dem needs --orbit"),
+            ("--dem dem.tif --orbit west", "--orbit west: ascending or descending"),
             ("--orbit ascending", "--orbit goes with --dem"),
             ("--zone-field town", "--zone-field goes with --zones"),
             ("--series", "--series needs two scenes or more"),

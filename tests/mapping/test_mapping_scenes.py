@@ -274,6 +274,37 @@ def test_a_grd_product_is_mapped_where_it_lies(tmp_path: Path) -> None:
     assert not take(find_scene(safe))["new"]
 
 
+def test_shadow_falls_as_the_product_says_that_the_satellite_flew(tmp_path: Path) -> None:
+    def land(place: Place) -> NDArray[np.float64]:
+        return np.full(place[0].shape, 0.126)
+
+    scene = find_scene(write_product(tmp_path, {"vv": land, "vh": land}))
+    write_package(tmp_path / "package", lake_model())
+    without = job(scene)
+    take(scene)
+    with rasterio.open(without.target / "flood.tif") as file:
+        shape, transform = file.shape, file.transform
+    ridge = np.abs(np.arange(shape[1], dtype=np.float32) % 40 - 20) * 15  # its sides have 56°
+    heights = np.tile(ridge, (1, shape[0], 1))
+    dem = write_scene(tmp_path / "dem.tif", heights, transform=transform)
+    found = {}
+    for orbit in (None, "descending"):
+        take(scene, terrain={"dem": dem, "orbit": orbit})
+        with rasterio.open(without.target / "exclusion.tif") as file:
+            found[orbit] = file.read(1)
+    assert (found[None] == 3).mean() > 0.1
+    assert np.array_equal(found[None], found["descending"])
+    with pytest.raises(InputError, match="was taken on a descending orbit, not ascending; leave"):
+        take(scene, terrain={"dem": dem, "orbit": "ascending"})
+
+
+def test_shadow_needs_an_orbit_where_the_scene_says_none(scene: SceneFiles) -> None:
+    dem = write_scene(scene.paths[0].with_name("dem.tif"), speckle(1, 200, 150))
+    with pytest.raises(InputError, match=r"north: does not say .* --dem needs --orbit"):
+        take(scene, terrain={"dem": dem})
+    assert take(scene, terrain={"dem": dem, "orbit": "ascending"})["new"]
+
+
 def test_a_folder_gives_the_scene_with_the_one_before(tmp_path: Path) -> None:
     for name in ("scene.tif", "pre.tif"):
         (tmp_path / name).touch()

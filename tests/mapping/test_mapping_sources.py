@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def test_the_scene_before_may_be_a_folder_of_polarisations_and_nothing_else_is_t
     ):
         with pytest.raises(InputError, match=why):
             with_scene_before(one, other)
+
+
+def test_an_item_says_which_way_the_satellite_flew(tmp_path: Path) -> None:
+    item = write_item(tmp_path / "here", IMAGE)
+    assert find_scene(item).flown is None
+    content = json.loads(item.read_text("utf-8"))
+    for said, flown in (("ascending", "ascending"), ("geostationary", None), (7, None)):
+        content["properties"]["sat:orbit_state"] = said
+        item.write_text(json.dumps(content), "utf-8")
+        assert find_scene(item).flown == flown
 
 
 def test_an_item_on_disk_is_mapped_anew_where_its_files_change(

@@ -54,7 +54,11 @@ def map_(
         Path | None, typer.Option(help="Raster of heights in metres, for radar shadow.")
     ] = None,
     orbit: Annotated[
-        str | None, typer.Option(help="With --dem: ascending or descending.", metavar="PASS")
+        str | None,
+        typer.Option(
+            help="With --dem: ascending or descending, where a scene does not say it itself.",
+            metavar="PASS",
+        ),
     ] = None,
     incidence: Annotated[
         float, typer.Option(min=15, max=60, help="With --dem: degrees, mid-scene.")
@@ -132,11 +136,8 @@ def _terrain(dem: Path | None, orbit: str | None, incidence: float) -> dict[str,
         if orbit:
             raise InputError("--orbit goes with --dem")
         return None
-    if orbit not in {"ascending", "descending"}:
-        raise InputError(
-            "--dem needs --orbit ascending or descending: the radar looks east or west, and shadow "
-            "falls to the other side"
-        )
+    if orbit not in {None, "ascending", "descending"}:
+        raise InputError(f"--orbit {orbit}: ascending or descending")
     return {"dem": dem.resolve(), "orbit": orbit, "incidence": incidence}
 
 

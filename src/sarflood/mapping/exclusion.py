@@ -46,7 +46,7 @@ def exclusion_strips(
 
     Args:
         result: The map.
-        terrain: By default no shadow is looked for.
+        terrain: With its orbit; where None, no shadow is looked for.
         excluded: Is added up.
 
     Yields:
@@ -66,7 +66,7 @@ def exclusion_strips(
             codes = np.full(mask.shape, TRUSTED, np.uint8)
             if result.outside:
                 codes[expanded(result.outside, top, mask.shape)] = OUTSIDE
-            if terrain and heights_of:
+            if terrain and terrain.orbit and heights_of:
                 heights = _with_border(heights_of, top, top + len(mask), result.grid.height)
                 unseen = hidden(heights, result.grid, top, terrain.orbit, terrain.incidence)
                 codes[unseen] = HIDDEN

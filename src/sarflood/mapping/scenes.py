@@ -115,13 +115,15 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
     The files of a STAC item are brought first.
 
     Raises:
-        InputError: The files do not fit the model, or cannot be read.
+        InputError: The files do not fit the model, or cannot be read; or radar shadow is asked for,
+            and nothing says which way the satellite flew.
         NetworkError: An address of the item does not answer.
     """
     files, wanted, known = job.scene, job.wanted.said(), _known(job.target)
     if known and (known.get("version"), known.get("wanted")) != (job.version, wanted):
         known = {}
     check_wanted(job.wanted)
+    _with_orbit(job)
     if files.item:
         named = {"item": files.item}
         if known and is_remote(files.item) and known["inputs"].get("item") == files.item:
@@ -207,9 +209,33 @@ def finish(job: Job, begun: Begun) -> dict[str, Any]:
         "inputs": begun.inputs,
         "wanted": begun.wanted,
     }
-    write_map(result, job.target, version=job.version, origin=origin, wanted=job.wanted)
+    write_map(result, job.target, version=job.version, origin=origin, wanted=_with_orbit(job))
     shutil.rmtree(begun.work)
     return _known(job.target)
+
+
+def _with_orbit(job: Job) -> Wanted:
+    """Return what is asked of the files, with the way that the satellite flew.
+
+    Raises:
+        InputError: Nothing says which, or the scene says otherwise than was asked.
+    """
+    terrain = job.wanted.terrain
+    if terrain is None:
+        return job.wanted
+    told, asked = job.scene.flown, terrain.orbit
+    if asked is None and told is None:
+        raise InputError(
+            f"{job.scene.name}: does not say which way the satellite flew: --dem needs --orbit "
+            "ascending or descending, for the radar looks east or west, and shadow falls to the "
+            "other side"
+        )
+    if asked and told and asked != told:
+        raise InputError(
+            f"{job.scene.name}: was taken on a {told} orbit, not {asked}; leave --orbit out"
+        )
+    found = terrain.model_copy(update={"orbit": asked or told})
+    return job.wanted.model_copy(update={"terrain": found})
 
 
 def map_into(job: Job, on_progress: Callable[[float], object] | None = None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from sarflood.errors import InputError
 from sarflood.files import sha256
 from sarflood.mapping.acquired import acquired
 from sarflood.mapping.bands import ROLES, Files, of_date
-from sarflood.raster.grd import is_safe
+from sarflood.raster.grd import flown, is_safe
+from sarflood.raster.terrain import ORBITS, Orbit
 from sarflood.sources.manifest import MANIFEST
 from sarflood.sources.stac import fetch_stac, is_remote, is_stac, read_item
 
@@ -29,12 +30,14 @@ class SceneFiles:
             None of an item, whose files are not here yet.
         item: The path or address of a STAC item; None where there is none.
         moment: When it was acquired, as the item says.
+        orbit: Which way the satellite flew, as the item says.
     """
 
     name: str
     files: tuple[tuple[str, Path], ...]
     item: str | None = None
     moment: dt.datetime | None = None
+    orbit: str | None = None
 
     @property
     def scene(self) -> Files:
@@ -58,6 +61,18 @@ class SceneFiles:
     def acquired(self) -> dt.datetime | None:
         """When it was acquired, in UTC; None where nothing tells."""
         return self.moment or (acquired(self.paths[0]) if self.paths else None)
+
+    @property
+    def flown(self) -> Orbit | None:
+        """Which way the satellite flew, as an item or a GRD product says it; None of other scenes.
+
+        Raises:
+            InputError: The product is not whole.
+        """
+        if self.item:
+            return next((way for way in ORBITS if way == self.orbit), None)
+        scene = self.scene
+        return flown(scene) if isinstance(scene, Path) and is_safe(scene) else None
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file.
@@ -84,8 +99,8 @@ def find_scene(source: str | Path) -> SceneFiles:
     """
     if is_remote(str(source)) or (Path(source).is_file() and is_stac(Path(source))):
         address = str(source) if is_remote(str(source)) else str(Path(source).resolve())
-        name, moment = read_item(address)
-        return SceneFiles(name, (), address, moment)
+        name, moment, orbit = read_item(address)
+        return SceneFiles(name, (), address, moment, orbit)
     path = Path(source).absolute()
     if not path.is_dir() or is_safe(path):
         return SceneFiles(path.resolve().stem, (("scene", path),))

@@ -27,12 +27,12 @@ class Terrain(_Closed):
 
     Attributes:
         dem: Raster of heights in metres, on any grid.
-        orbit: Which way the satellite flew.
+        orbit: Which way the satellite flew; None where each scene says that itself.
         incidence: In degrees, in the middle of the scene.
     """
 
     dem: Path
-    orbit: Orbit
+    orbit: Orbit | None = None
     incidence: Annotated[float, Field(ge=15.0, le=60.0)] = 39.0
 
 

@@ -31,6 +31,7 @@ from rasterio.windows import Window
 from sarflood.errors import InputError
 from sarflood.files import replacing
 from sarflood.raster.safe import MAX_MEGAPIXELS, open_raster, writing_raster
+from sarflood.raster.terrain import ORBITS, Orbit
 
 _MEASUREMENT = re.compile(r"s1[abcd]-(iw|ew|s[1-6])-grd-(vv|vh|hh|hv)-.*\.tiff?", re.IGNORECASE)
 _LARGEST_XML_BYTES = 64 * 2**20
@@ -113,6 +114,17 @@ def grd_images(safe: Path) -> dict[str, GrdImage]:
     if not found:
         raise InputError(f"{safe}: no image in {safe / 'measurement'}; get the product again")
     return found
+
+
+def flown(safe: Path) -> Orbit | None:
+    """Return which way the satellite flew, as a product's annotation says; None where it does not.
+
+    Raises:
+        InputError: As `grd_images`, or the annotation is damaged.
+    """
+    annotation = next(iter(grd_images(safe).values())).annotation
+    said = (_root(annotation).findtext(".//productInformation/pass") or "").strip().lower()
+    return next((way for way in ORBITS if way == said), None)
 
 
 def geocode(image: GrdImage, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from sarflood.raster.areas import ELLIPSOID
 from sarflood.raster.grid import Grid
 
 Orbit = Literal["ascending", "descending"]
+ORBITS: tuple[Orbit, ...] = get_args(Orbit)
 # Degrees from north to where Sentinel-1 looks: to the right of its heading at the equator, which is
 # −12° or −168°.
 _LOOKS = {"ascending": 78.0, "descending": -78.0}

@@ -104,8 +104,10 @@ def _read(source: str) -> tuple[str, GuardedIO, list[pystac.Item]]:
     return base, io, items
 
 
-def read_item(source: str) -> tuple[str, dt.datetime | None]:
-    """Return the id of an item, as a name for files, and when it was acquired, if it says so.
+def read_item(source: str) -> tuple[str, dt.datetime | None, str | None]:
+    """Return the id of an item, as a name for files, and, if it says so, when and on which orbit.
+
+    That is the moment of its acquisition, and `sat:orbit_state`, such as `ascending`.
 
     Args:
         source: Its path or http address.
@@ -117,7 +119,8 @@ def read_item(source: str) -> tuple[str, dt.datetime | None]:
     _, _, items = _read(source)
     if len(items) > 1:
         raise InputError(f"{source}: a catalogue of several items; name them one by one")
-    return _file_name(items[0].id), items[0].datetime
+    orbit = items[0].properties.get("sat:orbit_state")
+    return _file_name(items[0].id), items[0].datetime, None if orbit is None else str(orbit)
 
 
 def _items_of(catalogue: Any) -> Iterator[pystac.Item]:
