@@ -87,7 +87,7 @@ def map_scenes(
         for job, looking in submitted_ahead(
             jobs,
             lambda job: runner.submit(look, {"job": job, "seen": seen[job], "in_parts": in_parts}),
-            at_once(runner),
+            lambda: 2 * at_once(runner),  # an item whose server does not answer waits for long
         ):
             try:
                 begun = looking.result()

@@ -240,7 +240,7 @@ def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTa
 
 
 def at_once(runner: ThreadPoolTaskRunner[Any] | DaskTaskRunner) -> int:
-    """Return how many tasks a runner works on at a time, at the moment."""
+    """Return how many tasks a runner works on at a time, at the moment: workers come and go."""
     if isinstance(runner, ThreadPoolTaskRunner):
         return SCENES_AT_ONCE
     client: Any = runner.client
@@ -249,12 +249,14 @@ def at_once(runner: ThreadPoolTaskRunner[Any] | DaskTaskRunner) -> int:
 
 
 def submitted_ahead(
-    items: Sequence[_Item], submit: Callable[[_Item], PrefectFuture[_Result]], most: int
+    items: Sequence[_Item],
+    submit: Callable[[_Item], PrefectFuture[_Result]],
+    most: Callable[[], int],
 ) -> Iterator[tuple[_Item, PrefectFuture[_Result]]]:
-    """Submit a task for each item, and give both in order; `most` are ahead of what was given."""
+    """Submit a task for each item, and give both in order; no more than `most` says are ahead."""
     waiting, ahead = iter(items), deque[PrefectFuture[_Result]]()
     for item in items:
-        ahead.extend(map(submit, itertools.islice(waiting, most - len(ahead))))
+        ahead.extend(map(submit, itertools.islice(waiting, max(0, most() - len(ahead)))))
         yield item, ahead.popleft()
 
 

@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Deviations = Annotated[float, Field(ge=0.0, le=5.0)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
 Normalisation = Literal["batch", "group"]
+GROUP = 8  # channels that the latter normalises together
 InputNormalisation = Literal["training", "fixed_db", "event", "local", "both"]
 Reduction = Literal["batch", "image"]
 LossName = Literal[
@@ -152,6 +153,14 @@ class ModelParams(Closed):
     skips: bool
     leak: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # versions from before it have none
     flips: Literal[1, 2, 4, 8]
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> ModelParams:
+        if self.normalisation == "group" and self.width % GROUP:
+            raise ValueError(
+                f"width {self.width}: {GROUP} or a multiple of it with normalisation group"
+            )
+        return self
 
     def sentence(self) -> str:
         """Name the network, such as `attention U-Net of width 8 and depth 4, …`."""

@@ -294,14 +294,17 @@ def test_shadow_falls_as_the_product_says_that_the_satellite_flew(tmp_path: Path
             found[orbit] = file.read(1)
     assert (found[None] == 3).mean() > 0.1
     assert np.array_equal(found[None], found["descending"])
-    with pytest.raises(InputError, match="was taken on a descending orbit, not ascending; leave"):
-        take(scene, terrain={"dem": dem, "orbit": "ascending"})
+    asked = take(scene, terrain={"dem": dem, "orbit": "ascending"})
+    assert not asked["new"], "the product knows it"
+    assert asked["wanted"]["terrain"]["orbit"] == "descending"
 
 
 def test_shadow_needs_an_orbit_where_the_scene_says_none(scene: SceneFiles) -> None:
     dem = write_scene(scene.paths[0].with_name("dem.tif"), speckle(1, 200, 150))
     with pytest.raises(InputError, match=r"north: does not say .* --dem needs --orbit"):
         take(scene, terrain={"dem": dem})
+    with pytest.raises(InputError, match=r"gone\.tif: cannot be read"):
+        take(find_scene(scene.paths[0].with_name("gone.tif")), terrain={"dem": dem})
     assert take(scene, terrain={"dem": dem, "orbit": "ascending"})["new"]
 
 

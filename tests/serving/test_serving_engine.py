@@ -75,7 +75,7 @@ def as_network(model: FloodModel, classes: int = 2, **changes: Any) -> FloodMode
     "changes",
     [
         {},
-        {"upsampling": "bilinear", "normalisation": "group"},
+        {"upsampling": "bilinear", "normalisation": "group", "width": 8},
         {"variant": "residual", "flips": 8},
         {"variant": "attention", "flips": 2},
         {"variant": "light"},

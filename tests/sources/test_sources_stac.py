@@ -233,7 +233,7 @@ def test_a_full_disk_is_said(
     path = item(tmp_path / "site", write_raster)
     source = f"{server[0]}/one.json" if from_afar else str(path)
     with full_disk():
-        refused(source, tmp_path, SarfloodError, r"one\.json: cannot be brought .*disk full\?")
+        refused(source, tmp_path, SarfloodError, r"one\.json: cannot be written .*too large")
 
 
 def test_a_missing_asset_and_too_large_ones_are_named(

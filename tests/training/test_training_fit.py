@@ -166,14 +166,20 @@ def test_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
     assert fitted.epochs["learning_rate"].iloc[-1] < params.train.learning_rate / 20
 
 
-def test_a_halt_does_not_shorten_a_training_that_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An epoch takes a second, but for the third, in which the machine stood still."""
-    seconds = itertools.accumulate(31.0 if number == 3 else 1.0 for number in itertools.count())
+@pytest.mark.parametrize("halted", [2, 3, 7])
+def test_a_halt_does_not_shorten_a_training_that_has_time(
+    halted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch takes a second, but for one, in which the machine stood still."""
+    seconds = itertools.accumulate(
+        31.0 if number == halted else 1.0 for number in itertools.count()
+    )
     clock = SimpleNamespace(monotonic=lambda: next(seconds))
     monkeypatch.setattr("sarflood.training.steps.time", clock)
     params = settings(epochs=9, max_minutes=1.0)
     fitted = fit(lakes(1, 0), lakes(1, 1), BANDS, params, lambda _: None)
-    assert fitted.epochs["seconds"].iloc[2] == 33.0
+    assert fitted.epochs["seconds"].iloc[-1] == 39.0
+    assert (fitted.epochs["seconds_an_epoch"] == 1.0).all()
     assert fitted.epochs["planned"].tolist() == [9] * 9
 
 

@@ -46,7 +46,7 @@ def exclusion_strips(
 
     Args:
         result: The map.
-        terrain: With its orbit; where None, no shadow is looked for.
+        terrain: With its orbit; by default no shadow is looked for.
         excluded: Is added up.
 
     Yields:
@@ -54,6 +54,7 @@ def exclusion_strips(
 
     Raises:
         InputError: The terrain cannot be read, or lies elsewhere.
+        ValueError: It has no orbit.
     """
     areas = PixelAreas.of(result.grid)
     with ExitStack() as stack:
@@ -66,7 +67,9 @@ def exclusion_strips(
             codes = np.full(mask.shape, TRUSTED, np.uint8)
             if result.outside:
                 codes[expanded(result.outside, top, mask.shape)] = OUTSIDE
-            if terrain and terrain.orbit and heights_of:
+            if terrain and heights_of:
+                if terrain.orbit is None:
+                    raise ValueError("shadow falls by the orbit, which is not told")
                 heights = _with_border(heights_of, top, top + len(mask), result.grid.height)
                 unseen = hidden(heights, result.grid, top, terrain.orbit, terrain.incidence)
                 codes[unseen] = HIDDEN

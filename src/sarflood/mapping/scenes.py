@@ -87,7 +87,7 @@ class Begun:
 
     Attributes:
         inputs: Their SHA-256, and the STAC item that names them.
-        wanted: What is asked of the map's files, with the SHA-256 of what is read for it.
+        wanted: What is asked of the map's files, with the way that the satellite flew.
         known: The summary, if the same version has mapped the same files in the same way into the
             folder before.
         work: The folder for the map's rasters, that only the same version and files go on with.
@@ -97,7 +97,7 @@ class Begun:
     """
 
     inputs: dict[str, str]
-    wanted: dict[str, Any]
+    wanted: Wanted
     known: dict[str, Any] | None
     work: Path
     scene: Files
@@ -119,24 +119,25 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
             and nothing says which way the satellite flew.
         NetworkError: An address of the item does not answer.
     """
-    files, wanted, known = job.scene, job.wanted.said(), _known(job.target)
+    files = job.scene
+    inputs = {} if files.item else files.hashes()  # says what is not there before all else
+    asked = _with_orbit(job)
+    wanted, known = asked.said(), _known(job.target)
     if known and (known.get("version"), known.get("wanted")) != (job.version, wanted):
         known = {}
-    check_wanted(job.wanted)
-    _with_orbit(job)
+    check_wanted(asked)
     if files.item:
         named = {"item": files.item}
         if known and is_remote(files.item) and known["inputs"].get("item") == files.item:
-            return Begun(known["inputs"], wanted, known, job.scratch, {}, None, ())
+            return Begun(known["inputs"], asked, known, job.scratch, {}, None, ())
         work = job.scratch / _key(job.version, named)
         files = bring(files.item, work / "item")
         inputs = {**named, **files.hashes()}
     else:
-        inputs = files.hashes()
         work = job.scratch / _key(job.version, inputs)
     if known and known["inputs"] == inputs:
         shutil.rmtree(work, ignore_errors=True)  # what was brought
-        return Begun(inputs, wanted, known, work, {}, None, ())
+        return Begun(inputs, asked, known, work, {}, None, ())
     scene, pre = files.scene, files.pre
     scene = _readable(scene, work / "scene")
     pre = _readable(pre, work / "pre") if pre else None
@@ -147,7 +148,7 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
             if in_parts:
                 firsts = tuple(range(0, len(spans(bands.height)), STRIPS_A_PART))
         check_zones(job.wanted, scene_grid(manifest, scene, pre))
-    return Begun(inputs, wanted, None, work, scene, pre, firsts)
+    return Begun(inputs, asked, None, work, scene, pre, firsts)
 
 
 def _readable(path: Files, folder: Path) -> Files:
@@ -207,34 +208,30 @@ def finish(job: Job, begun: Begun) -> dict[str, Any]:
         "scene": job.scene.item or job.scene.paths[0].name,
         "acquired": when.isoformat() if when else None,
         "inputs": begun.inputs,
-        "wanted": begun.wanted,
+        "wanted": begun.wanted.said(),
     }
-    write_map(result, job.target, version=job.version, origin=origin, wanted=_with_orbit(job))
+    write_map(result, job.target, version=job.version, origin=origin, wanted=begun.wanted)
     shutil.rmtree(begun.work)
     return _known(job.target)
 
 
 def _with_orbit(job: Job) -> Wanted:
-    """Return what is asked of the files, with the way that the satellite flew.
+    """Return what is asked of the files, with the way that the satellite flew: the scene knows.
 
     Raises:
-        InputError: Nothing says which, or the scene says otherwise than was asked.
+        InputError: Radar shadow is asked for, and nothing says which way.
     """
     terrain = job.wanted.terrain
     if terrain is None:
         return job.wanted
-    told, asked = job.scene.flown, terrain.orbit
-    if asked is None and told is None:
+    orbit = job.scene.flown or terrain.orbit
+    if orbit is None:
         raise InputError(
             f"{job.scene.name}: does not say which way the satellite flew: --dem needs --orbit "
             "ascending or descending, for the radar looks east or west, and shadow falls to the "
             "other side"
         )
-    if asked and told and asked != told:
-        raise InputError(
-            f"{job.scene.name}: was taken on a {told} orbit, not {asked}; leave --orbit out"
-        )
-    found = terrain.model_copy(update={"orbit": asked or told})
+    found = terrain.model_copy(update={"orbit": orbit})
     return job.wanted.model_copy(update={"terrain": found})
 
 

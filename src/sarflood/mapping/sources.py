@@ -70,7 +70,7 @@ class SceneFiles:
             InputError: The product is not whole.
         """
         if self.item:
-            return next((way for way in ORBITS if way == self.orbit), None)
+            return next((way for way in ORBITS if way == (self.orbit or "").lower()), None)
         scene = self.scene
         return flown(scene) if isinstance(scene, Path) and is_safe(scene) else None
 
@@ -158,7 +158,6 @@ def bring(item: str, folder: Path) -> SceneFiles:
     """
     if not (folder / MANIFEST).exists():  # which comes last
         shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         fetch_stac(item, folder)
     return SceneFiles(folder.name, _in_folder(folder), item)
 

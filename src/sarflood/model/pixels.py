@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
 from sarflood.params import Reduction
@@ -189,14 +188,28 @@ class Pixels:
 
 
 def _of_all_processes(values: Tensor) -> Tensor:
-    """Sum over the processes that share a batch, so that the loss is that of all of it.
-
-    The gradient is summed over them as well, of which they take the mean in the end.
-    """
+    """Sum over the processes that share a batch, so that sums are those of all of it."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return values
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _TotalSum.apply(values)  # type: ignore[no-untyped-call]
     return total
+
+
+class _TotalSum(torch.autograd.Function):
+    """A sum over processes. All make a loss of it, and take the mean of their gradients later."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:  # noqa: ARG004
+        total = slope.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class _TwoClassSums(torch.autograd.Function):

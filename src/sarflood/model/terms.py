@@ -109,7 +109,8 @@ def lovasz(pixels: Pixels) -> Tensor:
     """Return the Lovász extension of 1 − IoU of each class at the errors |g − p|.
 
     Berman, Triki and Blaschko (2018), equations 8 and 9, https://arxiv.org/abs/1705.08790. Unknown
-    pixels have the error 0 and come last, where they change nothing.
+    pixels have the error 0 and come last, where they change nothing. Of a batch that processes
+    share each one sorts its own share.
     """
     probability, truth = pixels.probability, pixels.truth
     if pixels.reduction == "batch":

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sarflood.params import ModelParams, Normalisation
+from sarflood.params import GROUP, ModelParams, Normalisation
 from sarflood.raster.patch import WET
-
-_GROUP = 8  # channels
 
 
 class _GroupNorm(nn.Module):
@@ -32,15 +30,14 @@ class _GroupNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.groups = 1 if channels % _GROUP else channels // _GROUP
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.offset = nn.Parameter(torch.zeros(channels))
 
     def forward(self, features: Tensor) -> Tensor:
         pixels = features.permute(0, 2, 3, 1)
-        grouped = pixels.reshape(*pixels.shape[:3], self.groups, -1)
-        found = functional.layer_norm(grouped, grouped.shape[-1:]).flatten(-2)
-        return (found * self.weight + self.bias).permute(0, 3, 1, 2)
+        grouped = pixels.reshape(*pixels.shape[:3], -1, GROUP)
+        found = functional.layer_norm(grouped, (GROUP,)).flatten(-2)
+        return (found * self.scale + self.offset).permute(0, 3, 1, 2)
 
 
 def _normalised(channels: int, kind: Normalisation) -> nn.Module:

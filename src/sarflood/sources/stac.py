@@ -59,13 +59,14 @@ def fetch_stac(source: str, folder: Path) -> Path:
         NetworkError: An address does not answer, or breaks off.
         SarfloodError: It cannot be written, such as on a full disk.
     """
-    folder.mkdir(parents=True)
     try:
+        folder.mkdir(parents=True)
         _fetch(source, folder)
     except OSError as error:
-        shutil.rmtree(folder)
-        said = error.strerror or error
-        raise SarfloodError(f"{source}: cannot be brought ({said}); is the disk full?") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        raise SarfloodError(
+            f"{source}: cannot be written to {folder.parent}: {error.strerror or error}"
+        ) from error
     except BaseException:
         shutil.rmtree(folder)
         raise

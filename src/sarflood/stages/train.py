@@ -107,7 +107,7 @@ def _start(workspace: Workspace, named: str | None) -> Start | None:
 def _line(epoch: Epoch) -> str:
     """Return a line of the table of epochs."""
     width = len(f"epoch {epoch.planned}/{epoch.planned}")
-    left = epoch.seconds / epoch.epoch * (epoch.planned - epoch.epoch)
+    left = epoch.seconds_an_epoch * (epoch.planned - epoch.epoch)
     return (
         f"{f'epoch {epoch.epoch}/{epoch.planned}':{width}}  loss {epoch.train_loss:.4f}  "
         f"validation IoU {epoch.val_iou:.4f} at {epoch.threshold:.2f}  "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -164,6 +166,7 @@ class Training(L.LightningModule):
             epoch=number,
             planned=self._fitting(number, seconds),
             seconds=seconds,
+            seconds_an_epoch=round(self._pace(seconds), 2),
             train_loss=loss,
             val_iou=found.iou,
             temperature=found.temperature,
@@ -189,15 +192,19 @@ class Training(L.LightningModule):
         }
 
     def _fitting(self, epoch: int, seconds: float) -> int:
-        """Return how many epochs there will be, the given one being done after so many seconds.
+        """Return how many epochs there will be, the given one being done after so many seconds."""
+        left = self._params.max_minutes * 60 - seconds
+        more = max(int(left / max(self._pace(seconds), 0.01)), 0)
+        return min(self._most_epochs, epoch + more)
 
-        A new plan moves the cycles, so it does not follow from an epoch or two in which the machine
-        stood still or was busy.
+    def _pace(self, seconds: float) -> float:
+        """Return the seconds that an epoch takes, the last one having ended after so many.
+
+        A new plan moves the cycles, so one epoch in which the machine stood still does not tell,
+        unless it is the first, and of five not even two.
         """
         ends = [0.0, *(done.seconds for done in self.curve), seconds][-LAST_EPOCHS - 1 :]
-        pace = float(np.median(np.diff(ends)))
-        left = self._params.max_minutes * 60 - seconds
-        return min(self._most_epochs, max(epoch + int(left / max(pace, 0.01)), epoch))
+        return statistics.median_low(end - start for start, end in pairwise(ends))
 
     def _plan(self, last: Epoch) -> None:
         """Fit the number of epochs to the time that is left; end where a cycle was in vain."""
