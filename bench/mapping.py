@@ -172,8 +172,8 @@ def mapped(model: FloodModel, scene: Path, folder: Path) -> SceneMap:
     return result
 
 
-def bare(model: FloodModel, height: int, width: int) -> float:
-    """Return the seconds that the network alone takes for the tiles of a scene."""
+def bare(model: FloodModel, height: int, width: int) -> tuple[float, float]:
+    """Return the seconds, and those of all cores together, of the network alone on all tiles."""
     sizes = [
         (down.stop - down.start, across.stop - across.start)
         for down in spans(height)
@@ -189,10 +189,10 @@ def bare(model: FloodModel, height: int, width: int) -> float:
     with torch.inference_mode():
         for tile in inputs.values():
             mean_logits(engine, tile, flips, step)
-        started = time.monotonic()
+        started, cores = time.monotonic(), time.process_time()
         for size in sizes:
             mean_logits(engine, inputs[size], flips, step)
-    return time.monotonic() - started
+    return time.monotonic() - started, time.process_time() - cores
 
 
 def cost(folder: Path, size: int, width: int, turns: int) -> list[Claim]:
@@ -204,16 +204,21 @@ def cost(folder: Path, size: int, width: int, turns: int) -> list[Claim]:
     if (package / ENGINE / INT8).exists():
         models["int8"] = rounded
     ratios: dict[str, list[float]] = {name: [] for name in models}
+    of_cores: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(turns):
         for name, model in models.items():
             place = folder / f"{name}-{turn}"
             place.mkdir()
-            started = time.monotonic()
+            started, cores = time.monotonic(), time.process_time()
             result = mapped(model, scene, place)
-            whole = time.monotonic() - started
-            engine = bare(model, size, size)
+            whole, cores = time.monotonic() - started, time.process_time() - cores
+            engine, engine_cores = bare(model, size, size)
             ratios[name].append(whole / engine)
-            say(f"{name}: map {whole:.1f} s ({result.seconds}), engine {engine:.1f} s")
+            of_cores[name].append(cores / engine_cores)
+            say(
+                f"{name}: map {whole:.1f} s ({result.seconds}), engine {engine:.1f} s; of "
+                f"all cores together {cores:.1f} and {engine_cores:.1f} s"
+            )
     missing = "it does not answer as recorded, and is not made"
     bounds = {"float32": 1.10, "int8": 1.15}
     how = "reading, blending, COGs included; median of"
@@ -223,7 +228,8 @@ def cost(folder: Path, size: int, width: int, turns: int) -> list[Claim]:
                 f"time of a map over the bare engine, {name}",
                 float(np.median(found)),
                 bounds[name],
-                f"{size}² pixels, width {width}, {how} {turns}",
+                f"{size}² pixels, width {width}, {how} {turns}; of the cores' time "
+                f"{np.median(of_cores[name]):.2f}, were none ever idle",
             )
             for name, found in ratios.items()
         ),
