@@ -11,11 +11,11 @@ from prefect.futures import PrefectFuture
 
 from flows.support import (
     RETRIED,
-    at_once,
     end_of_maps,
     fan_out,
     open_workspace,
     submitted_ahead,
+    tasks_at_once,
 )
 from sarflood.mapping.folder import FILES
 from sarflood.mapping.scenes import (
@@ -87,7 +87,7 @@ def map_scenes(
         for job, looking in submitted_ahead(
             jobs,
             lambda job: runner.submit(look, {"job": job, "seen": seen[job], "in_parts": in_parts}),
-            lambda: 2 * at_once(runner),  # an item whose server does not answer waits for long
+            lambda: 2 * tasks_at_once(runner),  # an item may wait long for its server
         ):
             try:
                 begun = looking.result()

@@ -239,7 +239,7 @@ def fan_out(workspace: Workspace) -> Iterator[ThreadPoolTaskRunner[Any] | DaskTa
         yield runner
 
 
-def at_once(runner: ThreadPoolTaskRunner[Any] | DaskTaskRunner) -> int:
+def tasks_at_once(runner: ThreadPoolTaskRunner[Any] | DaskTaskRunner) -> int:
     """Return how many tasks a runner works on at a time, at the moment: workers come and go."""
     if isinstance(runner, ThreadPoolTaskRunner):
         return SCENES_AT_ONCE

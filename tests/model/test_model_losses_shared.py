@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
 
 from sarflood.model.losses import build_loss
@@ -61,27 +62,28 @@ def losses(images: slice) -> list[tuple[Tensor, Tensor]]:
 
 
 def share(rank: int, folder: str) -> None:
-    """Be one of two processes: have every other two images."""
+    """Be one of two processes, with two of the images."""
     rendezvous = f"file://{folder}/rendezvous"
     distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    torch.save(losses(slice(2 * rank, 2 * rank + 2)), f"{folder}/{rank}.pt")
+    found = dict(enumerate(losses(slice(2 * rank, 2 * rank + 2))))
+    named = {f"loss-{number}": loss for number, (loss, _) in found.items()}
+    named |= {f"slope-{number}": slope for number, (_, slope) in found.items()}
+    save_file(named, f"{folder}/{rank}.safetensors")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def shares(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Tensor, Tensor]]]:
+def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("shares")
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.starmap(share, [(rank, str(folder)) for rank in range(2)], chunksize=1)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=["-".join(map(str, c)) for c in CASES])
-def test_the_loss_is_that_of_all_of_the_batch(
-    number: int, shares: list[list[tuple[Tensor, Tensor]]]
-) -> None:
+def test_the_loss_is_that_of_all_of_the_batch(number: int, shares: list[dict[str, Tensor]]) -> None:
     expected, slope = losses(slice(None))[number]
     for found in shares:
-        torch.testing.assert_close(found[number][0], expected)
-    mean = torch.cat([found[number][1] for found in shares]) / 2
+        torch.testing.assert_close(found[f"loss-{number}"], expected)
+    mean = torch.cat([found[f"slope-{number}"] for found in shares]) / 2
     torch.testing.assert_close(mean, slope)

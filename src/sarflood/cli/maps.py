@@ -136,9 +136,11 @@ def _terrain(dem: Path | None, orbit: str | None, incidence: float) -> dict[str,
         if orbit:
             raise InputError("--orbit goes with --dem")
         return None
-    if orbit not in {None, "ascending", "descending"}:
+    from sarflood.raster.terrain import orbit_of
+
+    if orbit is not None and orbit_of(orbit) is None:
         raise InputError(f"--orbit {orbit}: ascending or descending")
-    return {"dem": dem.resolve(), "orbit": orbit, "incidence": incidence}
+    return {"dem": dem.resolve(), "orbit": orbit and orbit_of(orbit), "incidence": incidence}
 
 
 def _map_scene(

@@ -88,6 +88,7 @@ class Begun:
     Attributes:
         inputs: Their SHA-256, and the STAC item that names them.
         wanted: What is asked of the map's files, with the way that the satellite flew.
+        said: The same as plain JSON, with the SHA-256 of what is read for it.
         known: The summary, if the same version has mapped the same files in the same way into the
             folder before.
         work: The folder for the map's rasters, that only the same version and files go on with.
@@ -98,6 +99,7 @@ class Begun:
 
     inputs: dict[str, str]
     wanted: Wanted
+    said: dict[str, Any]
     known: dict[str, Any] | None
     work: Path
     scene: Files
@@ -122,14 +124,14 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
     files = job.scene
     inputs = {} if files.item else files.hashes()  # says what is not there before all else
     asked = _with_orbit(job)
-    wanted, known = asked.said(), _known(job.target)
-    if known and (known.get("version"), known.get("wanted")) != (job.version, wanted):
+    said, known = asked.said(), _known(job.target)
+    if known and (known.get("version"), known.get("wanted")) != (job.version, said):
         known = {}
     check_wanted(asked)
     if files.item:
         named = {"item": files.item}
         if known and is_remote(files.item) and known["inputs"].get("item") == files.item:
-            return Begun(known["inputs"], asked, known, job.scratch, {}, None, ())
+            return Begun(known["inputs"], asked, said, known, job.scratch, {}, None, ())
         work = job.scratch / _key(job.version, named)
         files = bring(files.item, work / "item")
         inputs = {**named, **files.hashes()}
@@ -137,7 +139,7 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
         work = job.scratch / _key(job.version, inputs)
     if known and known["inputs"] == inputs:
         shutil.rmtree(work, ignore_errors=True)  # what was brought
-        return Begun(inputs, asked, known, work, {}, None, ())
+        return Begun(inputs, asked, said, known, work, {}, None, ())
     scene, pre = files.scene, files.pre
     scene = _readable(scene, work / "scene")
     pre = _readable(pre, work / "pre") if pre else None
@@ -148,7 +150,7 @@ def begin(job: Job, *, in_parts: bool = False) -> Begun:
             if in_parts:
                 firsts = tuple(range(0, len(spans(bands.height)), STRIPS_A_PART))
         check_zones(job.wanted, scene_grid(manifest, scene, pre))
-    return Begun(inputs, asked, None, work, scene, pre, firsts)
+    return Begun(inputs, asked, said, None, work, scene, pre, firsts)
 
 
 def _readable(path: Files, folder: Path) -> Files:
@@ -208,7 +210,7 @@ def finish(job: Job, begun: Begun) -> dict[str, Any]:
         "scene": job.scene.item or job.scene.paths[0].name,
         "acquired": when.isoformat() if when else None,
         "inputs": begun.inputs,
-        "wanted": begun.wanted.said(),
+        "wanted": begun.said,
     }
     write_map(result, job.target, version=job.version, origin=origin, wanted=begun.wanted)
     shutil.rmtree(begun.work)

@@ -14,7 +14,7 @@ from sarflood.files import sha256
 from sarflood.mapping.acquired import acquired
 from sarflood.mapping.bands import ROLES, Files, of_date
 from sarflood.raster.grd import flown, is_safe
-from sarflood.raster.terrain import ORBITS, Orbit
+from sarflood.raster.terrain import Orbit, orbit_of
 from sarflood.sources.manifest import MANIFEST
 from sarflood.sources.stac import fetch_stac, is_remote, is_stac, read_item
 
@@ -70,7 +70,7 @@ class SceneFiles:
             InputError: The product is not whole.
         """
         if self.item:
-            return next((way for way in ORBITS if way == (self.orbit or "").lower()), None)
+            return orbit_of(self.orbit or "")
         scene = self.scene
         return flown(scene) if isinstance(scene, Path) and is_safe(scene) else None
 

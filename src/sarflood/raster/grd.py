@@ -31,7 +31,7 @@ from rasterio.windows import Window
 from sarflood.errors import InputError
 from sarflood.files import replacing
 from sarflood.raster.safe import MAX_MEGAPIXELS, open_raster, writing_raster
-from sarflood.raster.terrain import ORBITS, Orbit
+from sarflood.raster.terrain import Orbit, orbit_of
 
 _MEASUREMENT = re.compile(r"s1[abcd]-(iw|ew|s[1-6])-grd-(vv|vh|hh|hv)-.*\.tiff?", re.IGNORECASE)
 _LARGEST_XML_BYTES = 64 * 2**20
@@ -123,8 +123,7 @@ def flown(safe: Path) -> Orbit | None:
         InputError: As `grd_images`, or the annotation is damaged.
     """
     annotation = next(iter(grd_images(safe).values())).annotation
-    said = (_root(annotation).findtext(".//productInformation/pass") or "").strip().lower()
-    return next((way for way in ORBITS if way == said), None)
+    return orbit_of(_root(annotation).findtext(".//productInformation/pass") or "")
 
 
 def geocode(image: GrdImage, path: Path) -> None:

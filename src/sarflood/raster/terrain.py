@@ -11,11 +11,16 @@ from sarflood.raster.areas import ELLIPSOID
 from sarflood.raster.grid import Grid
 
 Orbit = Literal["ascending", "descending"]
-ORBITS: tuple[Orbit, ...] = get_args(Orbit)
+_ORBITS: tuple[Orbit, ...] = get_args(Orbit)
 # Degrees from north to where Sentinel-1 looks: to the right of its heading at the equator, which is
 # −12° or −168°.
 _LOOKS = {"ascending": 78.0, "descending": -78.0}
 _COLUMNS = 1024  # the directions of the grid are taken as constant within so many
+
+
+def orbit_of(said: str) -> Orbit | None:
+    """Return the orbit that a text names, in upper or lower case; None where it names none."""
+    return next((orbit for orbit in _ORBITS if orbit == said.strip().lower()), None)
 
 
 def hidden(
