@@ -178,6 +178,16 @@ class ModelParams(Closed):
         )
 
 
+class EncoderFile(Closed):
+    """An encoder's weights in a local file, seen from the workspace; its hash says that it is this.
+
+    So other weights under the same name are another setting, and DVC trains again.
+    """
+
+    file: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class TrainParams(Closed):
     """Optimisation: ends at `epochs`, or `min_steps` if later, or at `max_minutes`, if earlier.
 
@@ -196,7 +206,7 @@ class TrainParams(Closed):
     balance_scenes: Share
     balance_wet: Share
     permanent_water: Share
-    start_from: str | None
+    start_from: Annotated[str, Field(pattern=r"^v\d+\.\d+\.\d+$")] | EncoderFile | None
     processes: Annotated[int, Field(ge=1, le=64)]
 
 
@@ -494,6 +504,14 @@ def load_params(path: Path) -> Params:
         ) from error
 
 
+# Settings that are of one kind or another.
+_EITHER = {
+    "class_weights": "inverse_frequency, or a list with a weight for each class, above 0 to 1000",
+    "start_from": "null, a version such as v0.2.0, or an encoder's weights, {file: …, sha256: …}, "
+    "with the 64 hexadecimal digits that sha256sum prints",
+}
+
+
 def _explain(item: Any) -> str:
     """Say one error of pydantic as `key = value: what is allowed`."""
     # pydantic adds the index in a pair, and a mark for a wrong key.
@@ -507,11 +525,10 @@ def _explain(item: Any) -> str:
     if item["type"] == "literal_error" and "[key]" in map(str, item["loc"]):
         names = get_args(LossName if "terms" in location else Figure)
         return f"{key}: unknown; allowed: {', '.join(names)}"
-    if "class_weights" in location:
-        return (
-            f"loss.class_weights: {item['input']!r} is none; allowed: inverse_frequency, or a list "
-            "with a weight for each class, above 0 to 1000"
-        )
+    for name, allowed in _EITHER.items():
+        if name in location:
+            key = ".".join(location[: location.index(name) + 1])
+            return f"{key}: {item['input']!r} is none; allowed: {allowed}"
     if item["type"] == "value_error":
         return f"{key}: {item['msg'].removeprefix('Value error, ')}"
     reason = item["msg"]

@@ -75,6 +75,18 @@ def test_the_committed_settings_are_valid() -> None:
         ("dask: null", "dask: 10.0.0.5:8786", ["run.dask: '10.0.0.5:8786' is no", "tcp://10."]),
         ("dask: null", "dask: tcp://10.0.0.5:65536", ["run.dask: 'tcp://10.0.0.5:65536' is no"]),
         ("dask: null", "dask: 8786", ["run.dask: 8786 is no address", "null"]),
+        ("start_from: null", "start_from: 0.2.0", ["train.start_from: '0.2.0' is none", "v0.2.0"]),
+        ("start_from: null", "start_from: up.safetensors", ["start_from: 'up.safe", "sha256sum"]),
+        (
+            "start_from: null",
+            "start_from: {file: up.safetensors, sha256: abc}",
+            ["train.start_from: 'abc' is none", "64 hexadecimal digits"],
+        ),
+        (
+            "start_from: null",
+            "start_from: {file: up.safetensors}",
+            ["train.start_from: {'file': 'up.safetensors'} is none", "sha256: …"],
+        ),
         ("seed: 0", "seed: true", ["train.seed = True", "a whole number"]),
     ],
 )

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import write_quick_params
 
 from sarflood.errors import DataRefusedError
+from sarflood.files import sha256
 from sarflood.ingest.ingest import Said, ingest_event
 from sarflood.model.package import load_model
 from sarflood.params import load_params
@@ -197,7 +198,7 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
     assert not (workspace.cache / "training.safetensors").exists()
 
 
-def test_a_training_begins_with_an_encoder_of_a_file_and_knows_when_that_has_changed(
+def test_a_training_begins_with_an_encoder_of_a_file_and_refuses_another(
     workspace: Workspace,
 ) -> None:
     (workspace.root / "dvc.yaml").write_text("stages: {}\n", "utf-8")
@@ -206,19 +207,25 @@ def test_a_training_begins_with_an_encoder_of_a_file_and_knows_when_that_has_cha
     train(workspace)
     trained = load_file(workspace.model / "weights.safetensors")
     encoder = {name: value for name, value in trained.items() if name.startswith("down.")}
-    save_file(encoder, workspace.root / "encoder.safetensors")
+    path = workspace.root / "encoder.safetensors"
+    save_file(encoder, path)
+    named = sha256(path)
     change_params(
         workspace,
         {
             "epochs: 1": "epochs: 4",
-            "start_from: null": "start_from: encoder.safetensors",
+            "start_from: null": f"start_from: {{file: encoder.safetensors, sha256: {named}}}",
             "learning_rate: 0.002": "learning_rate: 0.0000001",
             "ema: 0.99": "ema: 0.0",
         },
     )
     kill_in_training(workspace)
     changed = {name: value + 1 for name, value in encoder.items()}
-    save_file(changed, workspace.root / "encoder.safetensors")
+    save_file(changed, path)
+    done = subprocess.run(TRAIN, cwd=workspace.root, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "encoder.safetensors: is not the file that was meant" in done.stderr
+    change_params(workspace, {named: sha256(path)})
     done = subprocess.run(TRAIN, cwd=workspace.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "goes on after" not in done.stderr

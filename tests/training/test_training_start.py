@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from tiny import PLAIN, network_params, tiny_model
 
 from sarflood.errors import InputError
+from sarflood.files import sha256
 from sarflood.model.package import FloodModel
 from sarflood.model.unet import UNet
-from sarflood.params import InputParams
+from sarflood.params import EncoderFile, InputParams
 from sarflood.training.start import Start
 
 BOTH = PLAIN.model_copy(update={"normalisation": "both"})
@@ -74,7 +75,7 @@ def test_an_encoder_of_a_file_replaces_the_encoder_alone(tmp_path: Path) -> None
     path = tmp_path / "encoder.safetensors"
     save_file({**down, "head.weight": torch.zeros_like(new.head.weight)}, path)
     head = new.head.weight.clone()
-    Start.of_encoder(path).into(new, ("vv", "vh"), PLAIN)
+    Start.of_encoder(encoder_file(path), tmp_path).into(new, ("vv", "vh"), PLAIN)
     assert torch.equal(new.head.weight, head)
     for name, value in new.down.state_dict().items():
         assert torch.equal(value, down[f"down.{name}"])
@@ -92,13 +93,23 @@ def test_weights_of_another_network_are_refused_with_the_remedy() -> None:
         start.into(UNet(1, network_params()), ("vv",), PLAIN)
 
 
-@pytest.mark.parametrize("content", [b"no tensors", None])
-def test_a_file_that_is_no_encoder_is_named(tmp_path: Path, content: bytes | None) -> None:
+def encoder_file(path: Path) -> EncoderFile:
+    return EncoderFile(file=path.name, sha256=sha256(path))
+
+
+def test_a_file_that_is_no_encoder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
-    if content:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=r"encoder\.safetensors: cannot be read as safetensors"):
-        Start.of_encoder(path)
+    said = r"encoder\.safetensors: cannot be read as safetensors"
+    path.write_bytes(b"no tensors")
+    with pytest.raises(InputError, match=said):
+        Start.of_encoder(encoder_file(path), tmp_path)
     save_file({"head.weight": torch.zeros(1)}, path)
+    named = encoder_file(path)
     with pytest.raises(InputError, match="has no weights of an encoder"):
-        Start.of_encoder(path)
+        Start.of_encoder(named, tmp_path)
+    path.write_bytes(b"others")
+    with pytest.raises(InputError, match=rf"not the file .* is {sha256(path)}.* {named.sha256}"):
+        Start.of_encoder(named, tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"encoder\.safetensors: cannot be read \(No such file"):
+        Start.of_encoder(named, tmp_path)

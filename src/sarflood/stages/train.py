@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 
 import pandas as pd
 from dvclive.live import Live
-from safetensors.torch import save
 
 from sarflood import __version__
 from sarflood.files import replacing, sha256, write_json
 from sarflood.model.inputs import check_input
 from sarflood.model.package import TrainedOn, load_model, save_model
-from sarflood.params import load_params
+from sarflood.params import EncoderFile, load_params
 from sarflood.patches.loader import LabelledPatches, take
 from sarflood.patches.store import open_events
 from sarflood.promotion.registry import fetch_version, find_version
@@ -41,7 +39,7 @@ def train(workspace: Workspace) -> None:
     }
 
     start = _start(workspace, params.train.start_from)
-    key = _key(workspace, parts.values(), start)
+    key = _key(workspace, parts.values())
     checkpoint = Checkpoint(workspace.cache / "training.safetensors", key)
     found = checkpoint.load()
     if found and not local_rank():
@@ -94,14 +92,14 @@ def train(workspace: Workspace) -> None:
     checkpoint.remove()
 
 
-def _start(workspace: Workspace, named: str | None) -> Start | None:
-    """Return what `train.start_from` names: a version, else a file, seen from the workspace."""
+def _start(workspace: Workspace, named: str | EncoderFile | None) -> Start | None:
+    """Return what `train.start_from` names: a version, or an encoder's file."""
     if named is None:
         return None
-    if re.fullmatch(r"v\d+\.\d+\.\d+", named):
-        folder = fetch_version(workspace, find_version(workspace, named))
-        return Start.of_model(named, load_model(folder))
-    return Start.of_encoder(workspace.root / named)
+    if isinstance(named, EncoderFile):
+        return Start.of_encoder(named, workspace.root)
+    folder = fetch_version(workspace, find_version(workspace, named))
+    return Start.of_model(named, load_model(folder))
 
 
 def _line(epoch: Epoch) -> str:
@@ -115,15 +113,13 @@ def _line(epoch: Epoch) -> str:
     )
 
 
-def _key(workspace: Workspace, parts: Iterable[LabelledPatches], start: Start | None) -> str:
+def _key(workspace: Workspace, parts: Iterable[LabelledPatches]) -> str:
     """Name a training by all that it is made of: what a checkpoint has to fit."""
     settings = load_params(workspace.params).model_dump_json(
         include={"input", "model", "train", "augment", "loss"}
     )
     patches = [value for part in parts for value in (*part.classes, *part.hashes, "")]
     told = "\n".join([workspace.commit(), __version__, settings, *patches]).encode()
-    if start:
-        told += save({name: value.contiguous() for name, value in start.state.items()})
     return hashlib.sha256(told).hexdigest()
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from sarflood.errors import InputError
 from sarflood.model.inputs import Numbers, channels
 from sarflood.model.package import FloodModel
 from sarflood.model.unet import UNet
-from sarflood.params import InputParams
+from sarflood.params import EncoderFile, InputParams
 from sarflood.raster.patch import TWO_CLASSES
 
 ENCODER = "down."  # what the names of the encoder's weights begin with
@@ -58,23 +59,39 @@ class Start:
         )
 
     @classmethod
-    def of_encoder(cls, path: Path) -> Start:
+    def of_encoder(cls, named: EncoderFile, folder: Path) -> Start:
         """Begin with an encoder of a local safetensors file: its keys are those of `UNet.down`.
 
+        Args:
+            named: The file, and what must be in it.
+            folder: Where its name begins.
+
         Raises:
-            InputError: The file cannot be read, or holds no such key.
+            InputError: The file cannot be read, is another one, or holds no such key.
         """
+        path = folder / named.file
         try:
-            state = load_file(path)
-        except (OSError, SafetensorError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise InputError(
-                f"{path}: cannot be read as safetensors ({error}); train.start_from is a version "
-                "such as v0.2.0, or a file with an encoder's weights"
+                f"{path}: cannot be read ({error.strerror}); train.start_from.file in params.yaml "
+                "is a file with an encoder's weights, seen from the workspace"
             ) from error
+        found_hash = hashlib.sha256(content).hexdigest()
+        if found_hash != named.sha256:
+            raise InputError(
+                f"{path}: is not the file that was meant; its SHA-256 is {found_hash}, and "
+                f"train.start_from.sha256 in params.yaml is {named.sha256}; put the file back, or "
+                "its hash into params.yaml"
+            )
+        try:
+            state = load(content)
+        except SafetensorError as error:
+            raise InputError(f"{path}: cannot be read as safetensors ({error})") from error
         found = {name: value for name, value in state.items() if name.startswith(ENCODER)}
         if not found:
             raise InputError(f"{path}: has no weights of an encoder ({ENCODER}0.first.0.weight, …)")
-        return cls(path.name, found)
+        return cls(named.file, found)
 
     def into(
         self,
