@@ -498,7 +498,7 @@ def load_params(path: Path) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         # What is none of several kinds is an error of each kind.
-        wrong = list(dict.fromkeys(f"  {_explain(item)}" for item in error.errors()))
+        wrong = list(dict.fromkeys(f"  {_explain(item, content)}" for item in error.errors()))
         raise InputError(
             "\n".join([f"{path}: {len(wrong)} setting(s) to mend:", *wrong])
         ) from error
@@ -512,8 +512,11 @@ _EITHER = {
 }
 
 
-def _explain(item: Any) -> str:
-    """Say one error of pydantic as `key = value: what is allowed`."""
+def _explain(item: Any, content: Any) -> str:
+    """Say one error of pydantic as `key = value: what is allowed`; the value is of the content."""
+    for name, allowed in _EITHER.items():
+        if name in item["loc"][1:2] and name in (section := content[item["loc"][0]]):
+            return f"{item['loc'][0]}.{name}: {section[name]!r} is none; allowed: {allowed}"
     # pydantic adds the index in a pair, and a mark for a wrong key.
     location = [part for part in item["loc"] if isinstance(part, str) and part != "[key]"]
     key = ".".join(location) or "the whole file"
@@ -525,10 +528,6 @@ def _explain(item: Any) -> str:
     if item["type"] == "literal_error" and "[key]" in map(str, item["loc"]):
         names = get_args(LossName if "terms" in location else Figure)
         return f"{key}: unknown; allowed: {', '.join(names)}"
-    for name, allowed in _EITHER.items():
-        if name in location:
-            key = ".".join(location[: location.index(name) + 1])
-            return f"{key}: {item['input']!r} is none; allowed: {allowed}"
     if item["type"] == "value_error":
         return f"{key}: {item['msg'].removeprefix('Value error, ')}"
     reason = item["msg"]
@@ -558,6 +557,8 @@ _WEIGHTS = "a weight from 0 to 100, or [first, last] for one that changes over t
 
 def _allowed(location: list[str]) -> str:
     """Describe the range of a setting, such as `a number, 0 to 1`."""
+    if location and location[-1] in _EITHER:
+        return _EITHER[location[-1]]
     model = _model_at(location[:-1])
     field = model.model_fields.get(location[-1]) if model and location else None
     if field is None:
