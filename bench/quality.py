@@ -223,7 +223,7 @@ def _own(bench: _Bench, _folds: int) -> list[Claim]:
 def _known_scenes(params: Params) -> Params:
     """Train for scenes that are known: three times as long, grey levels as they are, scenes as met.
 
-    In `params.yaml` are the settings for scenes that are not, where all this does harm.
+    The settings of `params.yaml` are for scenes that are not; docs/studies has what was tried.
     """
     changes = {
         "augment": dict.fromkeys(("jitter", "contrast", "speckle", "holes"), 0.0),

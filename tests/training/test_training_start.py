@@ -38,6 +38,10 @@ def model_of(bands: tuple[str, ...], params: InputParams = PLAIN, **network: Any
     return FloodModel(manifest, UNet(number, shape).eval())
 
 
+def encoder_file(path: Path) -> EncoderFile:
+    return EncoderFile(file=path.name, sha256=sha256(path))
+
+
 @pytest.mark.parametrize("variant", ["plain", "residual", "attention", "light"])
 @pytest.mark.parametrize("params", [PLAIN, BOTH], ids=["training", "both"])
 @pytest.mark.parametrize("before", [("vv",), ("vh", "vv")], ids="-".join)
@@ -75,7 +79,9 @@ def test_an_encoder_of_a_file_replaces_the_encoder_alone(tmp_path: Path) -> None
     path = tmp_path / "encoder.safetensors"
     save_file({**down, "head.weight": torch.zeros_like(new.head.weight)}, path)
     head = new.head.weight.clone()
-    Start.of_encoder(encoder_file(path), tmp_path).into(new, ("vv", "vh"), PLAIN)
+    start = Start.of_encoder(encoder_file(path).model_copy(update={"file": str(path)}), tmp_path)
+    start.into(new, ("vv", "vh"), PLAIN)
+    assert start.name == "encoder.safetensors"  # no place of this machine goes into the record
     assert torch.equal(new.head.weight, head)
     for name, value in new.down.state_dict().items():
         assert torch.equal(value, down[f"down.{name}"])
@@ -91,10 +97,6 @@ def test_weights_of_another_network_are_refused_with_the_remedy() -> None:
         start.into(deeper, ("vv", "vh"), PLAIN)
     with pytest.raises(InputError, match=r"trained with vh, which these events do not have"):
         start.into(UNet(1, network_params()), ("vv",), PLAIN)
-
-
-def encoder_file(path: Path) -> EncoderFile:
-    return EncoderFile(file=path.name, sha256=sha256(path))
 
 
 def test_a_file_that_is_no_encoder_is_named(tmp_path: Path) -> None:

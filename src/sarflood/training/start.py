@@ -91,7 +91,7 @@ class Start:
         found = {name: value for name, value in state.items() if name.startswith(ENCODER)}
         if not found:
             raise InputError(f"{path}: has no weights of an encoder ({ENCODER}0.first.0.weight, …)")
-        return cls(named.file, found)
+        return cls(path.name, found)
 
     def into(
         self,
